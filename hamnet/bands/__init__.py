@@ -1,0 +1,1 @@
+"""From any H and S to physics: k-paths, eigenvalues, Fermi level, plots; free of torch."""

@@ -1,0 +1,35 @@
+"""The command `hamnet`: each verb parses its arguments and makes one library call."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from hamnet.errors import HamnetError
+
+VERBS = ("preprocess", "label", "inspect", "check", "train", "evaluate", "predict", "bands", "demo")
+"""Each verb is a module `hamnet.cli.<verb>_verb` with `register(app)`."""
+
+app = typer.Typer(
+    name="hamnet",
+    help="Predict DFT Hamiltonians and turn them into bands. Start with: hamnet demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _verb in VERBS:
+    import_module(f"hamnet.cli.{_verb}_verb").register(app)
+
+
+def main() -> None:
+    """Entry point: an error of ours is one message on standard error and exit code 1, never a traceback."""
+    try:
+        app()
+    except HamnetError as error:
+        typer.echo(f"hamnet: {type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"hamnet: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
+        sys.exit(1)

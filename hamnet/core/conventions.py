@@ -1,0 +1,77 @@
+"""Orbital order and sign of every code as named signed permutations: the only place that permutes orbitals.
+
+hamnet's own order inside a shell is m = -l..l of the standard real harmonics without Condon-Shortley sign
+(p: y, z, x; d: xy, yz, z2, xz, x2-y2). A convention says where each of ours stands in the code's order:
+ours[m] = sign[m] * code[order[m]].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.core.basis import Species
+from hamnet.errors import BasisError
+
+
+@dataclass(frozen=True)
+class OrbitalConvention:
+    """Order and signs of one code's real orbitals.
+
+    Args:
+        name: the code.
+        orders: l -> index into the code's orbitals for each of ours; an absent l means the identity.
+        signs: l -> sign of each of ours; an absent l means +.
+        maximum_l: largest l for which the convention is known.
+    """
+
+    name: str
+    orders: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    signs: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    maximum_l: int = 6
+
+    def shell(self, l: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: E741
+        """Order and sign, both (2l+1,), of one shell.
+
+        Raises:
+            BasisError: the convention is not known for this l.
+        """
+        if l > self.maximum_l:
+            raise BasisError(f"the orbital order of {self.name} is known up to l = {self.maximum_l}, found l = {l}")
+        size = 2 * l + 1
+        order = np.array(self.orders.get(l, tuple(range(size))), dtype=np.int64)
+        sign = np.array(self.signs.get(l, (1,) * size), dtype=np.float64)
+        return order, sign
+
+    def species(self, species: Species) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Order and sign, both (n_orbitals,), for all shells of a species, shells staying in place."""
+        parts = [self.shell(shell.l) for shell in species.shells]
+        starts = [part.start for part in species.slices]
+        order = np.concatenate([start + o for start, (o, _) in zip(starts, parts, strict=True)])
+        return order, np.concatenate([s for _, s in parts])
+
+
+def to_ours(
+    blocks: NDArray[np.generic], convention: OrbitalConvention, row: Species, column: Species
+) -> NDArray[np.generic]:
+    """Blocks (..., n_i, n_j) from the code's orbital order into ours."""
+    (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
+    permuted = blocks[..., row_order[:, None], column_order[None, :]]
+    return permuted * row_sign[:, None] * column_sign[None, :]
+
+
+def from_ours(
+    blocks: NDArray[np.generic], convention: OrbitalConvention, row: Species, column: Species
+) -> NDArray[np.generic]:
+    """Blocks (..., n_i, n_j) from our orbital order into the code's: the inverse of `to_ours`."""
+    (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
+    signed = blocks * row_sign[:, None] * column_sign[None, :]
+    return signed[..., np.argsort(row_order)[:, None], np.argsort(column_order)[None, :]]
+
+
+HAMNET = OrbitalConvention("hamnet")
+OPENMX = OrbitalConvention("openmx", {1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}, maximum_l=3)
+PYSCF = OrbitalConvention("pyscf", {1: (1, 2, 0)})
+CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF)}

@@ -1,0 +1,1 @@
+"""Stores and splits on disk, and blocks as irreps: free of torch."""

@@ -1,0 +1,1 @@
+"""From a checkpoint and a structure to H and S."""
