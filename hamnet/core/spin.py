@@ -7,13 +7,13 @@ where there is no magnetism: 4 n_i n_j real numbers.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Spin(str, Enum):
+class Spin(StrEnum):
     """Layout of a block; spin-orbit coupling is physics, spinor is layout."""
 
     NONE = "none"
