@@ -1,0 +1,155 @@
+"""BlochSum: M(k) = sum_R exp(+2 pi i k.n) M(R), the lattice gauge, dense and sparse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.spin import Spin
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+
+
+class BlochSum:
+    """Sums the blocks of a matrix over lattice vectors; where each number goes is worked out once.
+
+    A hermitian matrix gives bitwise hermitian M(k): a pair and its reverse are added in the same order with
+    conjugate phases. Nothing is symmetrised, so a matrix that is not hermitian shows it.
+
+    Args:
+        matrix: any BlockMatrix.
+    """
+
+    def __init__(self, matrix: BlockMatrix) -> None:
+        self.spin = matrix.spin
+        self.n_orbitals = matrix.n_orbitals
+        pairs = matrix.pairs
+        index = np.arange(pairs.n_pairs)
+        # Three parts: canonical pairs, their reverses in the same order, and the on-site pairs (their own reverses).
+        forward = index[index < pairs.reverse]
+        self._shift = pairs.cell_shift[forward]
+        self._parts = [
+            _Part(matrix, forward, +1),
+            _Part(matrix, pairs.reverse[forward], -1),
+            _Part(matrix, index[index == pairs.reverse], 0),
+        ]
+        self._slots: tuple[list[IntArray], IntArray] | None = None
+
+    @property
+    def size(self) -> int:
+        """Rows of M(k): the orbitals of the cell, twice that for spinors."""
+        return self.n_orbitals * (2 if self.spin is Spin.SPINOR else 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of `dense`: (n, n), collinear (2, n, n), spinor (2n, 2n)."""
+        n = self.size
+        return (2, n, n) if self.spin is Spin.COLLINEAR else (n, n)
+
+    def dense(self, kpoint: FloatArray) -> ComplexArray:
+        """M(k) = sum_R exp(+2 pi i k.n) M(R).
+
+        Args:
+            kpoint: (3,) fractional, of the reciprocal rows.
+
+        Returns:
+            (n, n); collinear (2, n, n), up then down; spinor (2n, 2n), all up orbitals of the cell, then all down.
+        """
+        total = self._sum(kpoint, [part.target for part in self._parts], int(np.prod(self.shape)))
+        return total.reshape(self.shape)
+
+    def sparse(self, kpoint: FloatArray) -> list[csr_matrix]:
+        """M(k) as CSR matrices: one; collinear two, up then down; the same numbers as `dense`.
+
+        Args:
+            kpoint: (3,) fractional.
+        """
+        slots, target = self._compressed()
+        data = self._sum(kpoint, slots, len(target))
+        n = self.size
+        rows, columns = np.divmod(target, n)
+        result = []
+        for s in range(2 if self.spin is Spin.COLLINEAR else 1):
+            part = slice(*np.searchsorted(rows, [s * n, (s + 1) * n]))
+            starts = np.searchsorted(rows[part], np.arange(s * n, (s + 1) * n + 1))
+            result.append(csr_matrix((data[part], columns[part], starts), shape=(n, n)))
+        return result
+
+    def _sum(self, kpoint: FloatArray, targets: list[IntArray], length: int) -> ComplexArray:
+        k = np.asarray(kpoint, dtype=np.float64)
+        # Written out: a matrix product may add in another order, and then k.(-n) is not exactly -(k.n).
+        angle = 2 * np.pi * (k[0] * self._shift[:, 0] + k[1] * self._shift[:, 1] + k[2] * self._shift[:, 2])
+        cosine, sine = np.cos(angle), np.sin(angle)
+        sums = [
+            part.accumulate(cosine, sine, target, length) for part, target in zip(self._parts, targets, strict=True)
+        ]
+        return (sums[0] + sums[1]) + sums[2]
+
+    def _compressed(self) -> tuple[list[IntArray], IntArray]:
+        if self._slots is None:
+            target, slot = np.unique(np.concatenate([part.target for part in self._parts]), return_inverse=True)
+            ends = np.cumsum([len(part.target) for part in self._parts])[:-1]
+            self._slots = list(np.split(slot, ends)), target
+        return self._slots
+
+
+class _Part:
+    """Some pairs of a matrix, in a given order, with the place of each number in the flat M(k)."""
+
+    def __init__(self, matrix: BlockMatrix, order: IntArray, sign: int) -> None:
+        self.sign = sign
+        sizes = np.diff(matrix.offsets)[order]
+        self.pair = np.repeat(np.arange(len(order)), sizes)
+        start = np.repeat(matrix.offsets[order] - np.concatenate(([0], np.cumsum(sizes)[:-1]))[: len(order)], sizes)
+        at = start + np.arange(len(self.pair))
+        self.target = flat_targets(matrix)[at]
+        values: NDArray[Any] = matrix.values[at]
+        self.real = np.ascontiguousarray(values.real)
+        self.imag = np.ascontiguousarray(values.imag) if np.iscomplexobj(values) else None
+
+    def accumulate(self, cosine: FloatArray, sine: FloatArray, target: IntArray, length: int) -> ComplexArray:
+        """(length,) sum of value x phase at each target."""
+        result = np.zeros(length, dtype=np.complex128)
+        if self.sign == 0:
+            real, imag = self.real, self.imag
+        else:
+            c, s = cosine[self.pair], self.sign * sine[self.pair]
+            real, imag = self.real * c, self.real * s
+            if self.imag is not None:
+                real, imag = real - self.imag * s, imag + self.imag * c
+        result.real = np.bincount(target, weights=real, minlength=length)
+        if imag is not None:
+            result.imag = np.bincount(target, weights=imag, minlength=length)
+        return result
+
+
+def flat_targets(matrix: BlockMatrix) -> IntArray:
+    """(n_values,) place of each stored number in the flattened M(k) of `BlochSum.shape`."""
+    n = matrix.n_orbitals
+    width = 2 * n if matrix.spin is Spin.SPINOR else n
+    result = np.empty(len(matrix.values), dtype=np.int64)
+    for group in matrix.groups():
+        n_i, n_j = (int(matrix.basis.n_orbitals[k]) for k in (group.species_i, group.species_j))
+        row = _orbitals(matrix, matrix.pairs.i[group.pairs], n_i)
+        column = _orbitals(matrix, matrix.pairs.j[group.pairs], n_j)
+        target = row[:, :, None] * width + column[:, None, :]
+        if matrix.spin is Spin.COLLINEAR:
+            target = np.stack((target, target + n * n), axis=1)
+        result[matrix.offsets[group.pairs.start] : matrix.offsets[group.pairs.stop]] = target.reshape(-1)
+    return result
+
+
+def _orbitals(matrix: BlockMatrix, atoms: IntArray, n: int) -> IntArray:
+    first = matrix.orbital_offsets[atoms][:, None] + np.arange(n)
+    return np.hstack((first, first + matrix.n_orbitals)) if matrix.spin is Spin.SPINOR else first
+
+
+def spin_overlap(overlap: NDArray[Any]) -> NDArray[Any]:
+    """S of spinors, kron(1, S): (n, n) -> (2n, 2n)."""
+    return np.kron(np.eye(2), overlap)
