@@ -1,0 +1,231 @@
+"""Configuration: one frozen, typed model per section; a mistake names the nearest key or the path that is missing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hamnet.errors import ConfigError
+
+FRACTION_SLACK = 1e-9
+"""Fractions written in decimal add up to 1 only to this."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+class _Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class DataConfig(_Section):
+    """Where the calculations are and how they are split."""
+
+    store: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """Store written by `hamnet preprocess`, or a list of stores with the same spin layout."""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Part of the calculations to learn from."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the calculations that choose the best checkpoint; 0: the training loss chooses."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the calculations for the final figures only."""
+    split: Path | None = None
+    """JSON file with lists of names under train, validation, test; stands instead of the fractions."""
+    seed: int = 0
+    """Seed of the random split."""
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> DataConfig:
+        total = self.train_fraction + self.validation_fraction + self.test_fraction
+        if total > 1 + FRACTION_SLACK:
+            raise ValueError(f"train, validation and test fractions add up to {total:g}, expected at most 1")
+        return self
+
+
+class NetworkConfig(_Section):
+    """Size of the network."""
+
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Number of message-passing layers."""
+    channels: Annotated[int, Field(ge=1)] = 32
+    """Feature channels of each irrep."""
+    lmax: Annotated[int, Field(ge=0)] | None = None
+    """Largest angular momentum of the features; null: from the basis."""
+    message_cutoff: Annotated[float, Field(gt=0)] | None = None
+    """Reach of the messages in Angstrom; null: the reach of the pairs."""
+    radial_functions: Annotated[int, Field(ge=2)] = 16
+    """Radial basis functions of the distance."""
+    radial_hidden: Annotated[int, Field(ge=1)] = 64
+    """Width of the radial network."""
+
+
+class TrainingConfig(_Section):
+    """How to train."""
+
+    output: Path = Path("run")
+    """Folder for checkpoints, logs and figures."""
+    epochs: Annotated[int, Field(ge=1)] = 1000
+    """Largest number of passes over the training part."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall-clock budget of the fit in minutes; null: no limit. With one, the learning rate follows the clock."""
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    """Structures per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Largest learning rate of AdamW."""
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """cosine: warm-up, then half a cosine over the budget; plateau: halve when validation stalls; constant."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Part of the budget over which the learning rate rises from zero."""
+    final_fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Last learning rate of the cosine, as a part of the largest."""
+    plateau_patience: Annotated[int, Field(ge=1)] = 20
+    """Validations without progress before schedule plateau halves the learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay per step of the running average of the weights that is validated and saved; 0: no averaging."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; null: no clipping."""
+    early_stop_patience: Annotated[int, Field(ge=1)] | None = None
+    """Validations without progress before training stops; null: never."""
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between validations."""
+    energy_zero: Literal["auto", "keep", "remove"] = "auto"
+    """auto: the loss removes one mu S per structure that is periodic in all directions; keep: never; remove: always."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Kind of device."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Number of devices (processes on the CPU)."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; null: OMP_NUM_THREADS when set, else all cores."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read and collate batches; 0: the main process."""
+    seed: int = 0
+    """Seed of weights and of the order of batches."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between rows of the log."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+class Config(_Section):
+    """Everything that `hamnet train` needs."""
+
+    data: DataConfig
+    """Data and split."""
+    network: NetworkConfig = NetworkConfig()
+    """Network."""
+    training: TrainingConfig = TrainingConfig()
+    """Training."""
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
+    """Configuration from a YAML file and `section.key=value` overrides.
+
+    Relative paths in the file stand relative to the folder where the command runs.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown (the nearest key is named), a value has a
+            wrong type, or a file named in it does not exist.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}; give the path of a YAML file") from error
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}, expected sections {sorted(Config.model_fields)}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    config = config_from_dict(tree, source=str(path))
+    _check_files(config, str(path))
+    return config
+
+
+def config_from_dict(tree: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Configuration from nested dictionaries (no look at files).
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(entry) for entry in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) != 2 or not all(keys):
+        raise ConfigError(f"override {override!r} is not section.key=value, as training.epochs=100")
+    section = tree.get(keys[0])
+    if section is None:
+        section = tree[keys[0]] = {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"override {override!r}: {keys[0]} holds {section!r}, expected a section of keys")
+    section[keys[1]] = _parse_yaml(value, f"override {override!r}")
+
+
+def _explain(entry: Any) -> str:
+    location = [str(part) for part in entry["loc"]]
+    key = ".".join(location) or "the whole"
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(location)}"
+    if entry["type"] == "missing":
+        return f"the key {key!r} is missing"
+    message = entry["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (found {_short(entry['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(location: list[str]) -> str:
+    sections: dict[str, list[str]] = {"": list(Config.model_fields)}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections[name] = list(field.annotation.model_fields)
+    here = sections.get(location[0] if len(location) > 1 else "", [])
+    close = difflib.get_close_matches(location[-1], here, n=1, cutoff=0.5)
+    if close:
+        return f", did you mean {'.'.join([*location[:-1], close[0]])!r}?"
+    everywhere = [f"{section}.{key}" for section, keys in sections.items() if section for key in keys]
+    elsewhere = [name for name in everywhere if name.split(".")[1] == location[-1]]
+    if elsewhere:
+        return f", did you mean {elsewhere[0]!r}?"
+    return f"; known here are {sorted(here)}"
+
+
+def _check_files(config: Config, source: str) -> None:
+    named = [("data.store", path) for path in config.data.store]
+    if config.data.split is not None:
+        named.append(("data.split", config.data.split))
+    for key, path in named:
+        if not path.exists():
+            hint = (
+                "write a store with `hamnet preprocess`" if key == "data.store" else "leave the key out for fractions"
+            )
+            raise ConfigError(f"{source}: {key} names {path}, which does not exist; correct the path or {hint}")
