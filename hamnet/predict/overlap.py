@@ -1,0 +1,179 @@
+"""The overlap S of a structure that no DFT code has seen: from integrals, from a fit, or from the user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.core.basis import OrbitalBasis
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.calculation import Calculation
+from hamnet.core.pairs import PairList, neighbour_pairs, orbital_pairs
+from hamnet.core.structure import AtomicStructure
+from hamnet.errors import BasisError, PhysicsError
+from hamnet.predict.two_centre import TwoCentreFit
+
+SAME_PLACE = 1e-3
+"""Atoms of a given overlap must stand this close (Angstrom) to those of the structure."""
+
+
+@dataclass(frozen=True, eq=False)
+class OverlapFit:
+    """Overlap as smooth two-centre functions of distance, fitted to the overlaps of DFT calculations.
+
+    Args:
+        two_centre: the fitted functions.
+    """
+
+    two_centre: TwoCentreFit
+
+    def predict(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> BlockMatrix:
+        """S on the given pairs; bitwise symmetric, zero at the cutoff.
+
+        Raises:
+            BasisError: a species or a couple of species was absent from the fitted data.
+        """
+        return self.two_centre.predict(structure, basis, pairs)
+
+    def error(self, calculations: Iterable[Calculation]) -> tuple[float, float]:
+        """Root mean square and largest absolute error against the calculations' overlaps (no unit)."""
+        return self.two_centre.error((c.structure, c.overlap) for c in calculations)
+
+    @property
+    def coverage(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Least and largest distance (Angstrom) of the fitted data for each couple of species labels."""
+        return self.two_centre.coverage
+
+    def unseen(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> float:
+        """Largest distance (Angstrom) between a pair's length and the nearest length in the fitted data."""
+        return self.two_centre.unseen(structure, basis, pairs)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Plain arrays for a checkpoint."""
+        return self.two_centre.to_arrays()
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> OverlapFit:
+        """Fit from the arrays of `to_arrays`.
+
+        Raises:
+            FormatError: the arrays are of another format version or incomplete.
+        """
+        return cls(TwoCentreFit.from_arrays(arrays))
+
+
+def fit_overlap(calculations: Iterable[Calculation]) -> OverlapFit:
+    """Fit the overlaps of calculations; for 40 structures of some hundred pairs it takes a second or two.
+
+    Every structure is read, so pass a part (a few hundred) of a very large training set.
+
+    Raises:
+        PhysicsError: there is no calculation.
+    """
+    return OverlapFit(TwoCentreFit.fit((c.structure, c.overlap) for c in calculations))
+
+
+def has_exponents(structure: AtomicStructure, basis: OrbitalBasis) -> bool:
+    """True when every orbital of the structure is a contracted Gaussian, so that S is an analytic integral."""
+    used = np.unique(structure.species).tolist()
+    return all(shell.exponents for k in used for shell in basis.species[k].shells)
+
+
+def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList:
+    """Pairs of a structure from the radii of its orbitals; all pairs of a molecule whose orbitals have no radius.
+
+    Raises:
+        BasisError: a periodic structure whose orbitals have no radius.
+    """
+    used = np.unique(structure.species).tolist()
+    without = [basis.species[k].label for k in used if basis.species[k].radius is None]
+    if not without:
+        return orbital_pairs(structure, basis)
+    if structure.is_periodic:
+        raise BasisError(
+            f"species {without} have orbitals without a radius, so a periodic structure has no pair list of its own: "
+            "give its overlap from a file"
+        )
+    diameter = float(np.linalg.norm(np.ptp(structure.positions, axis=0)))
+    return neighbour_pairs(structure, diameter + 1.0)
+
+
+def overlap_of(
+    structure: AtomicStructure, basis: OrbitalBasis, fit: OverlapFit | None, pairs: PairList | None = None
+) -> BlockMatrix:
+    """S of a structure: PySCF's integrals when its shells are Gaussians, else the fit.
+
+    Args:
+        structure: the atoms.
+        basis: orbitals of the species.
+        fit: functions from the training set; None where there are none.
+        pairs: the blocks wanted; None: `structure_pairs`.
+
+    Raises:
+        BasisError: neither integrals nor a fit are possible.
+    """
+    wanted = structure_pairs(structure, basis) if pairs is None else pairs
+    if has_exponents(structure, basis):
+        from hamnet_preprocess.pyscf_overlap import overlap_from_basis
+
+        return overlap_from_basis(structure, basis, wanted)
+    if fit is None:
+        raise BasisError(
+            "the orbitals are not Gaussians and the model has no fitted overlap: give the overlap from a file"
+        )
+    return fit.predict(structure, basis, wanted)
+
+
+def overlap_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasis) -> BlockMatrix:
+    """S that the user gives: the calculation of a store with the same atoms in the same places.
+
+    Raises:
+        PhysicsError: no calculation of the store has these atoms.
+        BasisError: its orbitals are not the model's.
+    """
+    from hamnet.data.store import Store
+
+    differences = []
+    with Store(path) as store:
+        for name in store.names:
+            calculation = store.read(name)
+            difference = _difference(calculation, structure, basis)
+            if difference is None:
+                return _in_basis(calculation.overlap, basis, structure)
+            differences.append(f"{name}: {difference}")
+    raise PhysicsError(
+        f"{path}: no overlap for this structure; it must have the same atoms in the same order within {SAME_PLACE} A. "
+        + "; ".join(differences[:3])
+    )
+
+
+def _difference(calculation: Calculation, structure: AtomicStructure, basis: OrbitalBasis) -> str | None:
+    other = calculation.structure
+    if not np.array_equal(other.atomic_numbers, structure.atomic_numbers):
+        return f"atoms {other.atomic_numbers.tolist()[:8]} against {structure.atomic_numbers.tolist()[:8]}"
+    if not np.array_equal(other.pbc, structure.pbc) or np.abs(other.lattice - structure.lattice).max() > SAME_PLACE:
+        return "another cell"
+    distance = float(np.linalg.norm(other.positions - structure.positions, axis=1).max())
+    if distance > SAME_PLACE:
+        return f"an atom is {distance:.4g} A away"
+    labels = [calculation.basis.species[k].label for k in other.species]
+    wanted = [basis.species[k].label for k in structure.species]
+    return None if labels == wanted else f"species {sorted(set(labels))} against the model's {sorted(set(wanted))}"
+
+
+def _in_basis(overlap: BlockMatrix, basis: OrbitalBasis, structure: AtomicStructure) -> BlockMatrix:
+    """The same blocks with the species numbered as in another basis."""
+    theirs = {s.label: s for s in overlap.basis.species}
+    for k in np.unique(structure.species).tolist():
+        mine = basis.species[k]
+        if theirs[mine.label].shell_ls != mine.shell_ls:
+            raise BasisError(f"species {mine.label!r} of the given overlap has other shells than the model's")
+    old = overlap.pairs
+    pairs, order = PairList.build_with_order(old.i, old.j, old.cell_shift, structure.species)
+    parts = [overlap.values[overlap.offsets[p] : overlap.offsets[p + 1]] for p in order]
+    return BlockMatrix.from_values(pairs, basis, structure.species, overlap.spin, np.concatenate(parts))
