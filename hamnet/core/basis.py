@@ -29,7 +29,7 @@ class Shell:
         coefficients: contraction coefficients of normalised primitives as PySCF keeps them, empty for other kinds.
     """
 
-    l: int  # noqa: E741 - the field's name for it
+    l: int
     radius: float | None = None
     exponents: tuple[float, ...] = ()
     coefficients: tuple[float, ...] = ()

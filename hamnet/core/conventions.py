@@ -32,7 +32,7 @@ class OrbitalConvention:
     signs: dict[int, tuple[int, ...]] = field(default_factory=dict)
     maximum_l: int = 6
 
-    def shell(self, l: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # noqa: E741
+    def shell(self, l: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Order and sign, both (2l+1,), of one shell.
 
         Raises:
