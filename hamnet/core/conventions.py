@@ -8,6 +8,7 @@ ours[m] = sign[m] * code[order[m]].
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,21 +55,23 @@ class OrbitalConvention:
 
 
 def to_ours(
-    blocks: NDArray[np.generic], convention: OrbitalConvention, row: Species, column: Species
-) -> NDArray[np.generic]:
+    blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species
+) -> NDArray[Any]:
     """Blocks (..., n_i, n_j) from the code's orbital order into ours."""
     (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
     permuted = blocks[..., row_order[:, None], column_order[None, :]]
-    return permuted * row_sign[:, None] * column_sign[None, :]
+    result: NDArray[Any] = permuted * row_sign[:, None] * column_sign[None, :]
+    return result
 
 
 def from_ours(
-    blocks: NDArray[np.generic], convention: OrbitalConvention, row: Species, column: Species
-) -> NDArray[np.generic]:
+    blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species
+) -> NDArray[Any]:
     """Blocks (..., n_i, n_j) from our orbital order into the code's: the inverse of `to_ours`."""
     (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
     signed = blocks * row_sign[:, None] * column_sign[None, :]
-    return signed[..., np.argsort(row_order)[:, None], np.argsort(column_order)[None, :]]
+    result: NDArray[Any] = signed[..., np.argsort(row_order)[:, None], np.argsort(column_order)[None, :]]
+    return result
 
 
 HAMNET = OrbitalConvention("hamnet")

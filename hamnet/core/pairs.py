@@ -67,7 +67,8 @@ class PairList:
     @property
     def on_site(self) -> NDArray[np.bool_]:
         """(n_pairs,) True for (i, i, 0)."""
-        return (self.i == self.j) & ~self.cell_shift.any(axis=1)
+        result: NDArray[np.bool_] = (self.i == self.j) & ~self.cell_shift.any(axis=1)
+        return result
 
     def vectors(self, structure: AtomicStructure) -> NDArray[np.float64]:
         """(n_pairs, 3) pair vectors r_j + R - r_i in Angstrom."""
@@ -139,7 +140,7 @@ def neighbour_pairs(structure: AtomicStructure, cutoff: float | NDArray[np.float
     from vesin import NeighborList  # imported here: `import hamnet` stays fast
 
     radii = np.broadcast_to(np.asarray(cutoff, dtype=np.float64), (structure.n_atoms,)) if np.ndim(cutoff) else None
-    reach = float(cutoff) if radii is None else 2 * float(radii.max())  # type: ignore[arg-type]
+    reach = float(cutoff) if radii is None else 2 * float(radii.max())
     search = NeighborList(cutoff=reach, full_list=True)
     i, j, shift, distance = search.compute(
         points=structure.positions, box=structure.lattice, periodic=structure.pbc, quantities="ijSd"
