@@ -1,7 +1,50 @@
 """`hamnet predict`."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from hamnet.cli.common import JsonOption, Reporter
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
+    app.command("predict")(predict)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Checkpoint written by `hamnet train`.")],
+    structures: Annotated[list[Path], typer.Argument(help="POSCAR, .cif, .xyz or .extxyz files (several frames too).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Store to write, with H and S of every structure.")],
+    overlap: Annotated[
+        Path | None, typer.Option("--overlap", help="Store with S of the same atoms, instead of the model's own S.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Predict H and S of structures that no DFT code has seen.
+
+    Example: hamnet predict run/model.ckpt POSCAR -o H.h5 && hamnet bands H.h5 -o bands
+    """
+    from hamnet.predict.batch import predict_files
+
+    report = Reporter(as_json)
+    summary = predict_files(model, structures, output, overlap=overlap, device=device, on_event=report.line)
+    report.line(
+        f"wrote {output}: {summary.structures} structure(s), {summary.pairs} pairs, "
+        f"{summary.seconds:.2f} s, peak memory {summary.peak_memory_gb:.2f} GB"
+    )
+    report.result(
+        {
+            "seconds": summary.seconds,
+            "peak_memory_GB": summary.peak_memory_gb,
+            "pairs": summary.pairs,
+            "structures": summary.structures,
+            "output": str(output),
+            "remarks": summary.remarks,
+            "least_overlap_eigenvalue": summary.least_overlap_eigenvalue,
+        }
+    )

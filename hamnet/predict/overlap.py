@@ -85,15 +85,21 @@ def has_exponents(structure: AtomicStructure, basis: OrbitalBasis) -> bool:
 
 
 def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList:
-    """Pairs of a structure from the radii of its orbitals; all pairs of a molecule whose orbitals have no radius.
+    """Pairs of a structure from the radii of its orbitals.
+
+    Orbitals without a radius: all pairs of a molecule; periodic Gaussians, the pairs whose overlap is not negligible.
 
     Raises:
-        BasisError: a periodic structure whose orbitals have no radius.
+        BasisError: a periodic structure whose orbitals have no radius and are no Gaussians.
     """
     used = np.unique(structure.species).tolist()
     without = [basis.species[k].label for k in used if basis.species[k].radius is None]
     if not without:
         return orbital_pairs(structure, basis)
+    if structure.is_periodic and has_exponents(structure, basis):
+        from hamnet_preprocess.pyscf_overlap import overlap_from_basis
+
+        return overlap_from_basis(structure, basis).pairs
     if structure.is_periodic:
         raise BasisError(
             f"species {without} have orbitals without a radius, so a periodic structure has no pair list of its own: "

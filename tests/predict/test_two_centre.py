@@ -11,6 +11,7 @@ from hamnet.core.basis import OrbitalBasis, Shell, Species
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.conventions import PYSCF, to_ours
 from hamnet.core.pairs import PairList, orbital_pairs
+from hamnet.core.rotation import rotate_blocks
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import BasisError, FormatError, PhysicsError
@@ -21,7 +22,7 @@ RADIUS = 3.0  # Angstrom; Gaussians with exponent >= 0.45 / bohr^2 overlap less 
 
 
 def species(label: str, number: int, shells: list[tuple[int, float]]) -> Species:
-    return Species(label, number, 4.0, tuple(Shell(l, RADIUS, (a,), (1.0,)) for l, a in shells))
+    return Species(label, number, 4.0, tuple(Shell(angular, RADIUS, (a,), (1.0,)) for angular, a in shells))
 
 
 BASIS = OrbitalBasis(
@@ -79,8 +80,6 @@ def test_it_reproduces_integrals_of_unseen_structures(fit: TwoCentreFit) -> None
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), mirror=st.booleans())
 def test_it_commutes_with_rotations_and_mirrors(fit: TwoCentreFit, seed: int, mirror: bool) -> None:
-    from hamnet.core.rotation import rotate_blocks
-
     operation = Rotation.random(random_state=seed).as_matrix() * (-1 if mirror else 1)
     structure = cluster(seed, 6)
     turned = AtomicStructure(structure.atomic_numbers, structure.species, structure.positions @ operation.T)

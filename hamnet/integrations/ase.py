@@ -1,0 +1,26 @@
+"""ASE and pymatgen: structures in, structures out. Neither program is imported unless its objects are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hamnet.core.basis import OrbitalBasis
+from hamnet.core.structure import AtomicStructure
+from hamnet.predict.structures import SPECIES_KEY, read_structures, to_structure
+
+__all__ = ["SPECIES_KEY", "read_structures", "to_ase", "to_structure"]
+
+
+def to_ase(structure: AtomicStructure, basis: OrbitalBasis | None = None) -> Any:
+    """`ase.Atoms` of a structure; with a basis the species labels go along as a per-atom array.
+
+    `to_structure(to_ase(structure, basis), basis)` gives back the same atoms and species.
+    """
+    from ase import Atoms
+
+    atoms = Atoms(
+        numbers=structure.atomic_numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc
+    )
+    if basis is not None:
+        atoms.new_array(SPECIES_KEY, [basis.species[k].label for k in structure.species])
+    return atoms

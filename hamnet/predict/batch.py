@@ -1,0 +1,106 @@
+"""Predictions for files of structures, written as a store."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hamnet.core.calculation import Calculation
+from hamnet.data.store import write_store
+from hamnet.errors import HamnetError
+from hamnet.predict.predictor import Predictor
+from hamnet.predict.structures import read_structures
+
+
+@dataclass
+class Summary:
+    """Figures of a run: wall time of the predictions themselves, pairs of all structures, memory of the process."""
+
+    seconds: float = 0.0
+    pairs: int = 0
+    structures: int = 0
+    peak_memory_gb: float = 0.0
+    least_overlap_eigenvalue: float | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def predict_files(
+    model: Path,
+    structures: Sequence[Path],
+    output: Path,
+    *,
+    overlap: Path | None = None,
+    device: str = "cpu",
+    on_event: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Predict every structure of the files and write one store; nothing is written when any of them fails.
+
+    Args:
+        model: checkpoint.
+        structures: POSCAR, cif, xyz, extxyz.
+        output: store to write.
+        overlap: store with S of the same atoms; None: from integrals or the model's fit.
+        device: cpu, cuda or cuda:N.
+        on_event: called with one line for each structure and each remark.
+
+    Raises:
+        FormatError: a file cannot be read.
+        BasisError, PhysicsError: a structure cannot be predicted; the message starts with its name.
+    """
+    frames = named_frames(structures)
+    predictor = Predictor.load(model, device)
+    summary = Summary()
+    write_store(output, _calculations(predictor, frames, overlap, summary, on_event))
+    summary.peak_memory_gb = peak_memory_gb()
+    return summary
+
+
+def _calculations(
+    predictor: Predictor,
+    frames: list[tuple[str, Any]],
+    overlap: Path | None,
+    summary: Summary,
+    on_event: Callable[[str], None],
+) -> Iterator[tuple[str, Calculation]]:
+    for name, atoms in frames:
+        try:
+            prediction = predictor.run(atoms, overlap)
+        except HamnetError as error:
+            raise type(error)(f"{name}: {error}") from error
+        n_pairs = prediction.calculation.overlap.pairs.n_pairs
+        on_event(f"{name}: {len(atoms)} atoms, {n_pairs} pairs, {prediction.seconds:.2f} s")
+        for remark in prediction.remarks:
+            on_event(f"  note: {remark}")
+        summary.seconds += prediction.seconds
+        summary.pairs += n_pairs
+        summary.structures += 1
+        summary.remarks += tuple(f"{name}: {remark}" for remark in prediction.remarks)
+        known = (summary.least_overlap_eigenvalue, prediction.least_overlap_eigenvalue)
+        summary.least_overlap_eigenvalue = min((value for value in known if value is not None), default=None)
+        yield name, prediction.calculation
+
+
+def named_frames(paths: Sequence[Path]) -> list[tuple[str, Any]]:
+    """Structures of several files; where names collide (many POSCARs) the folder's name comes first."""
+    frames = [(path, name, atoms) for path in paths for name, atoms in read_structures(path)]
+    names = [name for _, name, _ in frames]
+    result: list[tuple[str, Any]] = []
+    used: set[str] = set()
+    for path, name, atoms in frames:
+        base = name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
+        unique, n = base, 1
+        while unique in used:
+            unique, n = f"{base}-{n}", n + 1
+        used.add(unique)
+        result.append((unique, atoms))
+    return result
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process so far, in 10^9 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes except on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,200 @@
+"""Predictor: from a checkpoint and atoms to H and S."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hamnet.core.basis import OrbitalBasis
+from hamnet.core.bloch import BlochSum
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.calculation import Calculation, Provenance
+from hamnet.core.structure import AtomicStructure
+from hamnet.errors import ConfigError
+from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
+from hamnet.nn.evaluate import evaluate
+from hamnet.predict.overlap import OverlapFit, has_exponents, overlap_from_file, overlap_of, structure_pairs
+from hamnet.predict.structures import to_structure
+
+UNSEEN_TOLERANCE = 0.1
+"""Distances further than this (Angstrom) from any in the training set are reported."""
+LARGEST_CHECKED = 800
+"""S is diagonalised at Gamma up to this many orbitals: a fraction of a second."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A predicted calculation and what is to be said about it.
+
+    Args:
+        calculation: H and S (eV; S without unit) of the structure.
+        seconds: wall time from the structure to the matrices.
+        least_overlap_eigenvalue: of S(Gamma); None when the structure is too large to look.
+        remarks: one sentence for each thing that a user should know before trusting the numbers.
+    """
+
+    calculation: Calculation
+    seconds: float
+    least_overlap_eigenvalue: float | None
+    remarks: tuple[str, ...]
+
+
+class Predictor:
+    """A trained model ready to predict.
+
+    Example:
+        >>> model = hamnet.load("model.ckpt")  # doctest: +SKIP
+        >>> hamiltonian = model.predict(atoms)  # doctest: +SKIP
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.device = _device(device)
+        self._model = checkpoint.model.to(self.device).eval()
+        arrays = checkpoint.overlap_arrays
+        self.overlap_fit = None if arrays is None else OverlapFit.from_arrays(arrays)
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "cpu") -> Predictor:
+        """Predictor from a checkpoint file.
+
+        Raises:
+            FormatError: the file is missing or no checkpoint.
+            ConfigError: the device does not exist.
+        """
+        return cls(load_checkpoint(path), device)
+
+    @property
+    def basis(self) -> OrbitalBasis:
+        """Orbitals of the species that the model knows."""
+        return self.checkpoint.basis
+
+    def structure(self, atoms: Any) -> AtomicStructure:
+        """The atoms with the model's species.
+
+        Raises:
+            BasisError: an element that the model does not know; the message names those it knows.
+        """
+        return to_structure(atoms, self.basis)
+
+    def predict(self, atoms: Any) -> BlockMatrix:
+        """H in eV of ASE, pymatgen or hamnet atoms; hermitian to the last bit.
+
+        Raises:
+            BasisError: an element that the model does not know.
+            PhysicsError: the structure is impossible (two atoms on one place, a singular cell).
+        """
+        structure = self.structure(atoms)
+        return evaluate(self._model, structure, structure_pairs(structure, self.basis), self.checkpoint.spin)
+
+    def calculation(self, atoms: Any, overlap: BlockMatrix | Path | str | None = None) -> Calculation:
+        """H and S with the number of electrons, as a DFT code would have given them (Fermi energy: not known).
+
+        Remarks on the trustworthiness go to the log `hamnet.predict.predictor`.
+
+        Args:
+            atoms: ASE, pymatgen or hamnet atoms.
+            overlap: S, or a store that holds it for these atoms; None: from integrals or from the fit.
+
+        Raises:
+            BasisError, PhysicsError: as `predict`; or the overlap is of other atoms.
+        """
+        prediction = self.run(atoms, overlap)
+        for remark in prediction.remarks:
+            _log.warning(remark)
+        return prediction.calculation
+
+    def run(self, atoms: Any, overlap: BlockMatrix | Path | str | None = None) -> Prediction:
+        """As `calculation`, with the time and the remarks beside it."""
+        start = time.perf_counter()
+        structure = self.structure(atoms)
+        remarks: list[str] = []
+        if overlap is None:
+            pairs = structure_pairs(structure, self.basis)
+            matrix = overlap_of(structure, self.basis, self.overlap_fit, pairs)
+            remarks += self._unseen(structure, matrix)
+        elif isinstance(overlap, BlockMatrix):
+            matrix = overlap
+        else:
+            matrix = overlap_from_file(Path(overlap), structure, self.basis)
+        hamiltonian = evaluate(self._model, structure, matrix.pairs, self.checkpoint.spin)
+        seconds = time.perf_counter() - start
+        calculation = Calculation(
+            structure,
+            self.basis,
+            matrix,
+            hamiltonian,
+            n_electrons=self.basis.n_electrons(structure.species),
+            provenance=self._provenance(),
+        )
+        least = least_overlap_eigenvalue(matrix)
+        if least is not None and least <= 0:
+            remarks.append(
+                f"the overlap is not positive definite at Gamma (least eigenvalue {least:.2e}), so bands will fail: "
+                "atoms may be too close, or their distances outside the training set; give S with --overlap"
+            )
+        return Prediction(calculation, seconds, least, tuple(remarks))
+
+    def _unseen(self, structure: AtomicStructure, matrix: BlockMatrix) -> Iterable[str]:
+        if self.overlap_fit is None or has_exponents(structure, self.basis):
+            return
+        distance = self.overlap_fit.unseen(structure, self.basis, matrix.pairs)
+        if distance > UNSEEN_TOLERANCE:
+            yield (
+                f"some atoms stand {distance:.2f} A away from any distance in the training set: "
+                "the overlap (and the model) extrapolates there"
+            )
+
+    def _provenance(self) -> Provenance:
+        try:
+            number = version("hamnet")
+        except PackageNotFoundError:
+            number = "unknown"
+        metadata = self.checkpoint.metadata
+        return Provenance(
+            "hamnet",
+            number,
+            functional=str(metadata.get("functional", "")),
+            basis=", ".join(s.label for s in self.basis.species),
+            source=str(metadata.get("source", "checkpoint")),
+            sha256=self.checkpoint.sha256,
+        )
+
+
+def least_overlap_eigenvalue(overlap: BlockMatrix) -> float | None:
+    """Least eigenvalue of S(Gamma); None above `LARGEST_CHECKED` orbitals."""
+    if overlap.n_orbitals > LARGEST_CHECKED:
+        return None
+    dense = BlochSum(overlap).dense(np.zeros(3))
+    return float(np.linalg.eigvalsh(dense)[0])
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {name!r}: expected cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} was asked for, but torch finds no CUDA device: use cpu")
+    return device
+
+
+def load(path: Path | str, device: str = "cpu") -> Predictor:
+    """Predictor from a checkpoint that `hamnet train` wrote: `hamnet.load("model.ckpt").predict(atoms)`.
+
+    Raises:
+        FormatError: the file is missing or no checkpoint.
+        ConfigError: the device does not exist.
+    """
+    return Predictor.load(path, device)
