@@ -34,10 +34,11 @@ class BlochSum:
         # Three parts: canonical pairs, their reverses in the same order, and the on-site pairs (their own reverses).
         forward = index[index < pairs.reverse]
         self._shift = pairs.cell_shift[forward]
+        target = flat_targets(matrix)
         self._parts = [
-            _Part(matrix, forward, +1),
-            _Part(matrix, pairs.reverse[forward], -1),
-            _Part(matrix, index[index == pairs.reverse], 0),
+            _Part(matrix, target, forward, +1),
+            _Part(matrix, target, pairs.reverse[forward], -1),
+            _Part(matrix, target, index[index == pairs.reverse], 0),
         ]
         self._slots: tuple[list[IntArray], IntArray] | None = None
 
@@ -102,13 +103,13 @@ class BlochSum:
 class _Part:
     """Some pairs of a matrix, in a given order, with the place of each number in the flat M(k)."""
 
-    def __init__(self, matrix: BlockMatrix, order: IntArray, sign: int) -> None:
+    def __init__(self, matrix: BlockMatrix, target: IntArray, order: IntArray, sign: int) -> None:
         self.sign = sign
         sizes = np.diff(matrix.offsets)[order]
         self.pair = np.repeat(np.arange(len(order)), sizes)
-        start = np.repeat(matrix.offsets[order] - np.concatenate(([0], np.cumsum(sizes)[:-1]))[: len(order)], sizes)
+        start = np.repeat(matrix.offsets[order] - (np.cumsum(sizes) - sizes), sizes)
         at = start + np.arange(len(self.pair))
-        self.target = flat_targets(matrix)[at]
+        self.target = target[at]
         values: NDArray[Any] = matrix.values[at]
         self.real = np.ascontiguousarray(values.real)
         self.imag = np.ascontiguousarray(values.imag) if np.iscomplexobj(values) else None
