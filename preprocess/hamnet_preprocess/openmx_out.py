@@ -1,0 +1,128 @@
+"""OpenMX's .out: convergence, energy, forces, moments and eigenvalues; every part may be missing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.core.units import BOHR, HARTREE
+from hamnet.errors import FormatError
+
+FloatArray = NDArray[np.float64]
+
+_NUMBER = r"[-+]?\d+\.\d+"
+_VERSION = re.compile(r"OpenMX Ver\.\s*([\w.]+)")
+_STEP = re.compile(rf"SCF=\s*(\d+)\s+NormRD=\s*({_NUMBER})\s+Uele=\s*({_NUMBER})")
+_ENERGY = re.compile(rf"^\s*Utot\.\s+({_NUMBER})", re.MULTILINE)
+_FORCES = re.compile(r"<coordinates\.forces\s*\n\s*(\d+)\s*\n(.*?)coordinates\.forces>", re.DOTALL)
+_KPOINT = re.compile(rf"^\s*k1=\s*({_NUMBER})\s+k2=\s*({_NUMBER})\s+k3=\s*({_NUMBER})\s*$", re.MULTILINE)
+_LEVEL = re.compile(rf"^\s*\d+\s+({_NUMBER})(?:\s+({_NUMBER}))?\s*$")
+
+
+@dataclass(frozen=True, eq=False)
+class OutFile:
+    """What a .out says; None or empty where it does not.
+
+    Args:
+        version: of OpenMX.
+        steps: SCF cycles of the last SCF. change: |Uele - previous Uele| at its end, eV.
+        energy: Utot, eV.
+        forces: (n_atoms, 3) eV / Angstrom.
+        kpoints: (n_k, 3) fractional, printed with five decimals. eigenvalues: (n_spin, n_k, n_bands) eV.
+    """
+
+    version: str
+    steps: int
+    change: float | None
+    energy: float | None
+    forces: FloatArray | None
+    kpoints: FloatArray | None
+    eigenvalues: FloatArray | None
+
+
+def read_out(path: Path, n_spin: int = 1) -> OutFile:
+    """Read a .out.
+
+    Args:
+        path: the file.
+        n_spin: 2 when collinear: two columns of eigenvalues are kept.
+
+    Raises:
+        FormatError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+    version = _VERSION.search(text)
+    steps, change = _last_scf(text)
+    energies = _ENERGY.findall(text)
+    kpoints, eigenvalues = _eigenvalues(text, n_spin)
+    energy = float(energies[-1]) * HARTREE if energies else None
+    return OutFile(
+        version[1].rstrip(".") if version else "", steps, change, energy, _forces(text, path), kpoints, eigenvalues
+    )
+
+
+def _last_scf(text: str) -> tuple[int, float | None]:
+    cycles = [(int(step), float(energy)) for step, _, energy in _STEP.findall(text)]
+    if not cycles:
+        return 0, None
+    if len(cycles) < 2 or cycles[-1][0] == 1:
+        return cycles[-1][0], None
+    return cycles[-1][0], abs(cycles[-1][1] - cycles[-2][1]) * HARTREE
+
+
+def _forces(text: str, path: Path) -> FloatArray | None:
+    blocks = _FORCES.findall(text)
+    if not blocks:
+        return None
+    count, body = blocks[-1]
+    rows = [line.split() for line in body.strip().splitlines()]
+    try:
+        values = np.array([[float(word) for word in row[5:8]] for row in rows])
+    except ValueError as error:
+        raise FormatError(f"{path}: <coordinates.forces holds something that is not a number") from error
+    if values.shape != (int(count), 3):
+        raise FormatError(f"{path}: <coordinates.forces holds {values.shape} numbers, expected ({count}, 3)")
+    forces: FloatArray = values * (HARTREE / BOHR)
+    return forces
+
+
+def _eigenvalues(text: str, n_spin: int) -> tuple[FloatArray | None, FloatArray | None]:
+    """k-points and eigenvalues of the Band solver, or of the cluster solver at k = 0."""
+    start = text.rfind("Eigenvalues (Hartree)")
+    if start < 0:
+        return None, None
+    section = text[start:]
+    section = section[: max(section.find("Mulliken populations"), 0) or len(section)]
+    marks = list(_KPOINT.finditer(section))
+    if marks:
+        kpoints = np.array([[float(x) for x in mark.groups()] for mark in marks])
+        ends = [mark.start() for mark in marks[1:]] + [len(section)]
+        parts = [section[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
+    else:
+        kpoints, parts = np.zeros((1, 3)), [section]
+    levels = [_levels(part) for part in parts]
+    if not levels[0] or len({len(x) for x in levels}) != 1:
+        return None, None
+    values = np.array([[pair[min(s, len(pair) - 1)] for pair in part] for part in levels for s in range(n_spin)])
+    shape = (len(parts), n_spin, len(levels[0]))
+    energies: FloatArray = np.ascontiguousarray(values.reshape(shape).swapaxes(0, 1)) * HARTREE
+    return kpoints, energies
+
+
+def _levels(part: str) -> list[tuple[float, ...]]:
+    """The first run of numbered energies in a piece of text."""
+    result: list[tuple[float, ...]] = []
+    for line in part.splitlines():
+        match = _LEVEL.match(line)
+        if match:
+            result.append(tuple(float(x) for x in match.groups() if x is not None))
+        elif result and line.strip():
+            break
+    return result
