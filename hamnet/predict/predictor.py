@@ -18,8 +18,8 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError
-from hamnet.nn.evaluate import evaluate
 from hamnet.predict.checkpoint import Checkpoint, load_checkpoint
+from hamnet.predict.evaluate import evaluate
 from hamnet.predict.overlap import has_exponents, overlap_from_file, overlap_of, structure_pairs
 from hamnet.predict.structures import to_structure
 
@@ -93,7 +93,7 @@ class Predictor:
             PhysicsError: the structure is impossible (two atoms on one place, a singular cell).
         """
         structure = self.structure(atoms)
-        return evaluate(self._model, structure, structure_pairs(structure, self.basis), self.checkpoint.spin)
+        return evaluate(self._model, structure, structure_pairs(structure, self.basis), self.device)
 
     def calculation(self, atoms: Any, overlap: BlockMatrix | Path | str | None = None) -> Calculation:
         """H and S with the number of electrons, as a DFT code would have given them (Fermi energy: not known).
@@ -125,7 +125,7 @@ class Predictor:
             matrix = overlap
         else:
             matrix = overlap_from_file(Path(overlap), structure, self.basis)
-        hamiltonian = evaluate(self._model, structure, matrix.pairs, self.checkpoint.spin)
+        hamiltonian = evaluate(self._model, structure, matrix.pairs, self.device)
         seconds = time.perf_counter() - start
         calculation = Calculation(
             structure,
