@@ -1,7 +1,96 @@
-"""`hamnet preprocess`."""
+"""`hamnet preprocess`: DFT output -> store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hamnet.cli.common import JsonOption, Reporter
+
+if TYPE_CHECKING:
+    from hamnet_preprocess.collect import CollectResult, Event
+
+Paths = Annotated[list[Path], typer.Argument(help="Folders to walk, or files.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Store to write (.h5); goes on where a run stopped.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that read side by side.")]
+Unconverged = Annotated[bool, typer.Option("--allow-unconverged", help="Keep SCFs that did not converge, marked.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
+    verb = typer.Typer(
+        help="Read DFT output into a store. Example: hamnet preprocess openmx runs/ -o data.h5 --jobs 2",
+        no_args_is_help=True,
+    )
+    verb.command("openmx")(openmx)
+    verb.command("pyscf")(pyscf)
+    app.add_typer(verb, name="preprocess")
+
+
+def openmx(
+    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
+) -> None:
+    """Read OpenMX output (.scfout) into a store.
+
+    Example: hamnet preprocess openmx runs/ -o data.h5 --jobs 2
+    """
+    _preprocess("openmx", paths, output, jobs, allow_unconverged, Reporter(as_json))
+
+
+def pyscf(
+    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
+) -> None:
+    """Read PySCF chkfiles into a store.
+
+    Example: hamnet preprocess pyscf chkfiles/ -o data.h5
+    """
+    _preprocess("pyscf", paths, output, jobs, allow_unconverged, Reporter(as_json))
+
+
+def _preprocess(
+    code: str, paths: list[Path], output: Path, jobs: int, allow_unconverged: bool, reporter: Reporter
+) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from hamnet_preprocess.collect import collect
+
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=reporter.console, transient=True) as progress:
+        result = collect(code, paths, output, jobs, allow_unconverged, _show(progress.add_task, progress.update))
+    _report(result, reporter)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _show(add_task: Callable[..., int], update: Callable[..., None]) -> Callable[[Event], None]:
+    bar: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if not bar:
+            bar.append(add_task("reading", total=event.total))
+        update(bar[0], completed=event.done)
+
+    return on_event
+
+
+def _report(result: CollectResult, reporter: Reporter) -> None:
+    for source, reason in result.failures:
+        reporter.line(f"failed: {source}: {' '.join(reason.split())}")
+    reporter.line(
+        f"{result.output}: read {result.read}, already there {result.skipped}, failed {result.failed}, "
+        f"in {result.seconds:.1f} s ({result.megabytes_per_second:.1f} MB/s)"
+    )
+    reporter.result(
+        {
+            "read": result.read,
+            "failed": result.failed,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+            "megabytes_per_second": result.megabytes_per_second,
+            "failures": [{"source": source, "reason": reason} for source, reason in result.failures],
+            "output": str(result.output),
+        }
+    )

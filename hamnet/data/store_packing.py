@@ -234,13 +234,16 @@ def unpack(row: Rows, matrices: Rows, basis: OrbitalBasis, read: ReadRows, prove
         vectors.get("moments"),
     )
     scalars = ("energy", "fermi_energy", "n_electrons", "electronic_temperature")
+    parts: dict[str, Any] = {
+        **_read_matrices(matrices, basis, structure.species, read),
+        **_read_bands(row, there, read),
+        **{name: float(row[name]) for name in scalars if name in there},
+    }
     return Calculation(
         structure=structure,
         basis=basis,
-        **_read_matrices(matrices, basis, structure.species, read),
+        **parts,
         forces=vectors.get("forces"),
-        **_read_bands(row, there, read),
-        **{name: float(row[name]) for name in scalars if name in there},
         kmesh=tuple(row["kmesh"].tolist()) if "kmesh" in there else None,
         converged=bool(row["converged"]),
         provenance=Provenance(**json.loads(provenance)),

@@ -128,6 +128,11 @@ class StoreWriter:
             self._replace_output(sources)
         shutil.rmtree(self.parts, ignore_errors=True)
 
+    def discard(self) -> None:
+        """Forget what was written since the last merge, shards included."""
+        self._open, self._finished, self._resume = Packer(), [], False
+        shutil.rmtree(self.parts, ignore_errors=True)
+
     def __enter__(self) -> StoreWriter:
         return self
 
