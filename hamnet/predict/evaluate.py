@@ -21,7 +21,7 @@ def evaluate(model: HamiltonianModel, structure: AtomicStructure, pairs: PairLis
         PhysicsError: the network gave a number that is not finite.
     """
     basis, spin = model.basis, model.spin
-    batch = collate([build_graph(structure, pairs, basis, model.message_cutoff)]).to(device)
+    batch = collate([build_graph(structure, pairs, basis, model.statistics.message_cutoff)]).to(device)
     with torch.no_grad():
         (channels,) = batch.unflatten(model(batch))
     n = basis.n_orbitals

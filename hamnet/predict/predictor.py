@@ -18,9 +18,9 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError
-from hamnet.predict.checkpoint import Checkpoint, load_checkpoint
+from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
 from hamnet.predict.evaluate import evaluate
-from hamnet.predict.overlap import has_exponents, overlap_from_file, overlap_of, structure_pairs
+from hamnet.predict.overlap import OverlapFit, has_exponents, overlap_from_file, overlap_of, structure_pairs
 from hamnet.predict.structures import to_structure
 
 UNSEEN_TOLERANCE = 0.1
@@ -60,7 +60,8 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = _device(device)
         self._model = checkpoint.model.to(self.device).eval()
-        self.overlap_fit = checkpoint.overlap_fit
+        arrays = checkpoint.overlap_arrays
+        self.overlap_fit = None if arrays is None else OverlapFit.from_arrays(arrays)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> Predictor:
