@@ -1,0 +1,192 @@
+"""Normalisation from the training set: per species pair, shell pair and irrep, on-site and off-site apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.config import NetworkConfig
+from hamnet.core.basis import OrbitalBasis
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.calculation import Calculation
+from hamnet.core.pairs import neighbour_pairs
+from hamnet.core.spin import Spin
+from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, values_to_channels
+from hamnet.errors import PhysicsError
+
+FloatArray = NDArray[np.float64]
+
+MOLECULE_MESSAGE_CUTOFF = 5.0
+"""Reach of messages (Angstrom) where the orbitals have no sharp radius and the configuration gives none."""
+PAIR_CUTOFF_MARGIN = 1.5
+"""Orbitals without a sharp radius: pairs may be this much longer than the longest pair of the training set."""
+LARGEST_SAMPLE = 50_000
+"""Pairs of a group that enter the statistics: enough for a mean, small enough for memory."""
+SCALE_FLOOR = 1e-3
+"""Smallest scale (eV): components that are zero by symmetry in the training set are not divided by zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupStatistics:
+    """Scales of the irrep coefficients of one ordered pair of species.
+
+    coefficient = mean + scale * exp(-decay * distance) * network output.
+
+    Args:
+        mean: (n_coefficients,) eV, zero but for even scalars on site.
+        scale: (n_coefficients,) eV, equal within an irrep.
+        decay: 1 / Angstrom; 0 on site.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    decay: float
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a model takes from its training set beside its weights.
+
+    Args:
+        pair_cutoffs: (n_species, n_species) Angstrom, where the output vanishes.
+        message_cutoff: Angstrom.
+        average_neighbours: mean number of messages per atom.
+        groups: (species_i, species_j, on_site) -> scales; absent groups were not seen.
+    """
+
+    pair_cutoffs: FloatArray
+    message_cutoff: float
+    average_neighbours: float
+    groups: dict[tuple[int, int, bool], GroupStatistics]
+
+    def to_arrays(self) -> dict[str, FloatArray]:
+        """Plain arrays for a checkpoint."""
+        arrays = {
+            "pair_cutoffs": self.pair_cutoffs,
+            "scalars": np.array([self.message_cutoff, self.average_neighbours]),
+        }
+        for (a, b, on_site), group in self.groups.items():
+            name = f"{a}_{b}_{'on' if on_site else 'off'}"
+            arrays[name] = np.stack((group.mean, group.scale, np.full_like(group.mean, group.decay)))
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, FloatArray]) -> Statistics:
+        """Inverse of `to_arrays`."""
+        groups = {}
+        for name, table in arrays.items():
+            if name not in ("pair_cutoffs", "scalars"):
+                a, b, where = name.split("_")
+                groups[int(a), int(b), where == "on"] = GroupStatistics(table[0], table[1], float(table[2, 0]))
+        message_cutoff, neighbours = arrays["scalars"].tolist()
+        return cls(arrays["pair_cutoffs"], message_cutoff, neighbours, groups)
+
+
+def fit_statistics(
+    calculations: Iterable[Calculation], basis: OrbitalBasis, spin: Spin, settings: NetworkConfig
+) -> Statistics:
+    """Statistics of the training calculations, in one pass.
+
+    Raises:
+        PhysicsError: there are no calculations, or one has no Hamiltonian.
+    """
+    sums = _Sums(basis, spin)
+    neighbours: list[tuple[int, int]] = []
+    message_cutoff: float | None = None
+    for calculation in calculations:
+        if calculation.hamiltonian is None:
+            raise PhysicsError(f"{calculation.provenance.source}: no Hamiltonian to learn from, only an overlap")
+        message_cutoff = message_cutoff or _message_cutoff(basis, settings)
+        found = neighbour_pairs(calculation.structure, message_cutoff)
+        neighbours.append((found.n_pairs - calculation.structure.n_atoms, calculation.structure.n_atoms))
+        sums.add(
+            calculation.hamiltonian,
+            np.linalg.norm(calculation.hamiltonian.pairs.vectors(calculation.structure), axis=1),
+        )
+    if message_cutoff is None:
+        raise PhysicsError("no calculations to take statistics from: the training part is empty")
+    average = sum(n for n, _ in neighbours) / sum(n for _, n in neighbours)
+    return Statistics(sums.pair_cutoffs(), message_cutoff, max(average, 1.0), sums.groups())
+
+
+def _message_cutoff(basis: OrbitalBasis, settings: NetworkConfig) -> float:
+    if settings.message_cutoff is not None:
+        return settings.message_cutoff
+    radii = [species.radius for species in basis.species]
+    known = [radius for radius in radii if radius is not None]
+    return 2 * max(known) if len(known) == len(radii) else MOLECULE_MESSAGE_CUTOFF
+
+
+class _Sums:
+    """Rows of coefficients by group, up to `LARGEST_SAMPLE` each, and the longest pairs."""
+
+    def __init__(self, basis: OrbitalBasis, spin: Spin) -> None:
+        self.basis, self.spin = basis, spin
+        self.irreps: dict[tuple[int, int], BlockIrreps] = {}
+        self.longest = np.zeros((len(basis.species),) * 2)
+        self.rows: dict[tuple[int, int, bool], list[FloatArray]] = {}
+        self.distances: dict[tuple[int, int, bool], list[FloatArray]] = {}
+
+    def add(self, matrix: BlockMatrix, distance: FloatArray) -> None:
+        for group in matrix.groups():
+            a, b = group.species_i, group.species_j
+            irreps = self.irreps.setdefault(
+                (a, b), block_irreps(self.basis.species[a], self.basis.species[b], self.spin)
+            )
+            count, n_i, n_j = len(group.blocks), *(int(self.basis.n_orbitals[s]) for s in (a, b))
+            channels = values_to_channels(group.blocks.ravel(), self.spin, [(count, n_i, n_j)])
+            coefficients = channels.reshape(count, -1) @ irreps.matrix
+            lengths = distance[group.pairs]
+            self.longest[a, b] = max(self.longest[a, b], float(lengths.max()))
+            on_site = matrix.pairs.on_site[group.pairs]
+            for wanted in (True, False):
+                chosen = on_site == wanted
+                rows = self.rows.setdefault((a, b, wanted), [])
+                if chosen.any() and sum(map(len, rows)) < LARGEST_SAMPLE:
+                    rows.append(coefficients[chosen])
+                    self.distances.setdefault((a, b, wanted), []).append(lengths[chosen])
+
+    def pair_cutoffs(self) -> FloatArray:
+        """Radii add up; without radii the longest pair seen, with a margin."""
+        radii = [species.radius for species in self.basis.species]
+        table = np.maximum(self.longest, self.longest.T) * PAIR_CUTOFF_MARGIN
+        table = np.maximum(table, MOLECULE_MESSAGE_CUTOFF)
+        for a, first in enumerate(radii):
+            for b, second in enumerate(radii):
+                if first is not None and second is not None:
+                    table[a, b] = first + second
+        return table
+
+    def groups(self) -> dict[tuple[int, int, bool], GroupStatistics]:
+        """Mean, scale and decay of every group that has rows."""
+        return {key: self._group(key) for key, rows in self.rows.items() if rows}
+
+    def _group(self, key: tuple[int, int, bool]) -> GroupStatistics:
+        a, b, on_site = key
+        terms = self.irreps[a, b].terms
+        rows, distance = np.concatenate(self.rows[key]), np.concatenate(self.distances[key])
+        mean = np.zeros(rows.shape[1])
+        decay = 0.0
+        if on_site:
+            for term in terms:
+                if term.l == 0 and term.parity == 1 and term.grade == 1:
+                    mean[term.columns] = rows[:, term.columns].mean(axis=0)
+        else:
+            decay = _decay(distance, np.sqrt((rows**2).mean(axis=1)))
+        spread = (((rows - mean) * np.exp(decay * distance)[:, None]) ** 2).mean(axis=0)
+        scale = np.empty_like(mean)
+        for term in terms:
+            scale[term.columns] = max(float(np.sqrt(spread[term.columns].mean())), SCALE_FLOOR)
+        return GroupStatistics(mean, scale, decay)
+
+
+def _decay(distance: FloatArray, size: FloatArray) -> float:
+    """Exponent of size ~ exp(-decay * distance), fitted to what is above noise; 0 where it does not decay."""
+    keep = size > 1e-4
+    if keep.sum() < 3 or np.ptp(distance[keep]) < 0.5:
+        return 0.0
+    slope = float(np.polyfit(distance[keep], np.log(size[keep]), 1)[0])
+    return float(np.clip(-slope, 0.0, 3.0))
