@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.structure import AtomicStructure
 from hamnet.predict.structures import SPECIES_KEY, read_structures, to_structure
@@ -22,5 +24,5 @@ def to_ase(structure: AtomicStructure, basis: OrbitalBasis | None = None) -> Any
         numbers=structure.atomic_numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc
     )
     if basis is not None:
-        atoms.new_array(SPECIES_KEY, [basis.species[k].label for k in structure.species])
+        atoms.new_array(SPECIES_KEY, np.array([basis.species[k].label for k in structure.species]))
     return atoms

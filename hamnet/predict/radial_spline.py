@@ -90,7 +90,9 @@ def fit_radial(distance: FloatArray, values: FloatArray, cutoff: float) -> Radia
     """
     if len(distance) == 0:
         raise PhysicsError(f"no distances below the cutoff of {cutoff:.3f} A to fit functions of distance to")
-    seen = np.unique(np.round(distance / SEEN_RESOLUTION).astype(np.int64)) * SEEN_RESOLUTION
+    seen: FloatArray = (
+        np.unique(np.round(distance / SEEN_RESOLUTION).astype(np.int64)).astype(np.float64) * SEEN_RESOLUTION
+    )
     interval = np.unique(np.round(distance / (2 * SEEN_RESOLUTION)).astype(np.int64), return_inverse=True)[1]
     held_out = interval % 5 == 2
     best: tuple[float, float, float] = (np.inf, KNOT_SPACINGS[0], PENALTIES[2])
