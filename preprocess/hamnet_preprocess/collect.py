@@ -164,7 +164,7 @@ def _tasks(sources: Sequence[tuple[Path, str]], writer: StoreWriter) -> list[_Ta
 
 def _candidates(source: Path, wish: str) -> Iterator[str]:
     yield wish
-    yield (source.resolve().parent / wish).relative_to(source.resolve().anchor).as_posix()
+    yield source.resolve().relative_to(source.resolve().anchor).as_posix()
     number = 2
     while True:
         yield f"{wish}-{number}"
