@@ -63,7 +63,7 @@ class OpenMXReader:
                 f"{path}: the SCF did not converge: {convergence}; repeat it with more cycles or other mixing, "
                 "or read it all the same with allow_unconverged"
             )
-        structure, basis = _structure(header, deck)
+        structure, basis = _structure(header, deck, out.moments if out else None)
         overlap, hamiltonian = _matrices(header, structure, basis)
         return Calculation(
             structure,
@@ -71,7 +71,7 @@ class OpenMXReader:
             overlap,
             hamiltonian,
             energy=out.energy if out else None,
-            forces=out.forces if out and _fits(out.forces, structure) else None,
+            forces=out.forces if out and out.forces is not None and len(out.forces) == structure.n_atoms else None,
             kpoints=out.kpoints if out else None,
             eigenvalues=out.eigenvalues if out else None,
             fermi_energy=header.chemical_potential * HARTREE,
@@ -134,21 +134,22 @@ def _convergence(deck: Deck, out: OutFile | None) -> tuple[bool, str]:
     return out.change <= criterion + 1e-12 * HARTREE, text
 
 
-def _structure(header: ScfoutHeader, deck: Deck) -> tuple[AtomicStructure, OrbitalBasis]:
+def _structure(header: ScfoutHeader, deck: Deck, moments: FloatArray | None) -> tuple[AtomicStructure, OrbitalBasis]:
     basis, species = basis_of_deck(deck, header.n_orbitals)
     numbers = np.array([basis.species[k].atomic_number for k in species], dtype=np.int64)
     try:
         # OpenMX is periodic in all three directions, molecules too.
         structure = AtomicStructure(
-            numbers, species, header.positions * BOHR, header.cell * BOHR, np.ones(3, dtype=np.bool_)
+            numbers,
+            species,
+            header.positions * BOHR,
+            header.cell * BOHR,
+            np.ones(3, dtype=np.bool_),
+            moments if moments is not None and len(moments) == len(numbers) else None,
         )
     except PhysicsError as error:
         raise PhysicsError(f"{header.path}: {error}") from error
     return structure, basis
-
-
-def _fits(forces: FloatArray | None, structure: AtomicStructure) -> bool:
-    return forces is not None and len(forces) == structure.n_atoms
 
 
 def _electrons(header: ScfoutHeader, deck: Deck, structure: AtomicStructure, basis: OrbitalBasis) -> float:

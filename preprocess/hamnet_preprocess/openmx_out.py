@@ -14,12 +14,16 @@ from hamnet.errors import FormatError
 
 FloatArray = NDArray[np.float64]
 
+NO_MOMENT = 1e-4
+"""Moments (Bohr magnetons) all below this are no magnetism: non-collinear ones are printed with five decimals."""
+
 _NUMBER = r"[-+]?\d+\.\d+"
 _VERSION = re.compile(r"OpenMX Ver\.\s*([\w.]+)")
 _STEP = re.compile(rf"SCF=\s*(\d+)\s+NormRD=\s*({_NUMBER})\s+Uele=\s*({_NUMBER})")
 _ENERGY = re.compile(rf"^\s*Utot\.\s+({_NUMBER})", re.MULTILINE)
 _FORCES = re.compile(r"<coordinates\.forces\s*\n\s*(\d+)\s*\n(.*?)coordinates\.forces>", re.DOTALL)
 _KPOINT = re.compile(rf"^\s*k1=\s*({_NUMBER})\s+k2=\s*({_NUMBER})\s+k3=\s*({_NUMBER})\s*$", re.MULTILINE)
+_ATOM = re.compile(rf"^\s*\d+\s+[A-Za-z]\w*((?:\s+{_NUMBER})+)\s*$")
 _LEVEL = re.compile(rf"^\s*\d+\s+({_NUMBER})(?:\s+({_NUMBER}))?\s*$")
 
 
@@ -32,6 +36,7 @@ class OutFile:
         steps: SCF cycles of the last SCF. change: |Uele - previous Uele| at its end, eV.
         energy: Utot, eV.
         forces: (n_atoms, 3) eV / Angstrom.
+        moments: (n_atoms, 3) Mulliken spin moments, Bohr magnetons; along z when collinear; None without magnetism.
         kpoints: (n_k, 3) fractional, printed with five decimals. eigenvalues: (n_spin, n_k, n_bands) eV.
     """
 
@@ -40,6 +45,7 @@ class OutFile:
     change: float | None
     energy: float | None
     forces: FloatArray | None
+    moments: FloatArray | None
     kpoints: FloatArray | None
     eigenvalues: FloatArray | None
 
@@ -63,9 +69,8 @@ def read_out(path: Path, n_spin: int = 1) -> OutFile:
     energies = _ENERGY.findall(text)
     kpoints, eigenvalues = _eigenvalues(text, n_spin)
     energy = float(energies[-1]) * HARTREE if energies else None
-    return OutFile(
-        version[1].rstrip(".") if version else "", steps, change, energy, _forces(text, path), kpoints, eigenvalues
-    )
+    name = version[1].rstrip(".") if version else ""
+    return OutFile(name, steps, change, energy, _forces(text, path), _moments(text), kpoints, eigenvalues)
 
 
 def _last_scf(text: str) -> tuple[int, float | None]:
@@ -91,6 +96,20 @@ def _forces(text: str, path: Path) -> FloatArray | None:
         raise FormatError(f"{path}: <coordinates.forces holds {values.shape} numbers, expected ({count}, 3)")
     forces: FloatArray = values * (HARTREE / BOHR)
     return forces
+
+
+def _moments(text: str) -> FloatArray | None:
+    """Columns are up, down, sum, difference and, when non-collinear, theta and phi in degrees."""
+    start = text.rfind("   Mulliken populations")
+    section = text[start : text.find("Sum of MulP", start)] if start >= 0 else ""
+    rows = [match[1].split() for match in map(_ATOM.match, section.splitlines()) if match]
+    if not rows or {len(row) for row in rows} not in ({4}, {6}):
+        return None
+    numbers = np.array(rows, dtype=np.float64)
+    theta, phi = np.radians(numbers[:, 4:6].T) if numbers.shape[1] == 6 else np.zeros((2, len(rows)))
+    axis = np.column_stack((np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)))
+    moments: FloatArray = numbers[:, 3:4] * axis
+    return moments if np.abs(moments).max() > NO_MOMENT else None
 
 
 def _eigenvalues(text: str, n_spin: int) -> tuple[FloatArray | None, FloatArray | None]:
