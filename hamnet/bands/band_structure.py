@@ -22,8 +22,8 @@ FloatArray = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 CROSSING = 0.01
 """eV: a band that reaches further past the Fermi level than this crosses it; codes put E_F a few meV off the edge."""
-MINIMUM_GAP = 0.001
-"""eV: a smaller gap is called none."""
+MINIMUM_GAP = 0.005
+"""eV: a smaller gap is called none: the grid of a DFT code opens the Dirac point of graphene by a meV or two."""
 
 
 @dataclass(frozen=True, eq=False)

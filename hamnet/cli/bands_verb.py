@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from hamnet.cli.common import JsonOption, Reporter
@@ -172,7 +173,7 @@ def _write(
     output.mkdir(parents=True, exist_ok=True)
     files = {kind: output / f"bands.{kind}" for kind in ("png", "csv", "h5")}
     source = "" if printed is None else Path(printed.source).name
-    plot_bands(result, files["png"], printed, limits, label, source or "reference")
+    plot_bands(result, files["png"], printed, limits, "/".join(Path(label).parts[-2:]), source or "reference")
     write_csv(result, files["csv"])
     write_h5(result, files["h5"])
     return {kind: str(path) for kind, path in files.items()}
@@ -231,7 +232,7 @@ def _lines(
         lines.append(f"gap {result.gap:.4f} eV, {kind}, on this path: {_edge('VBM', low)}, {_edge('CBM', high)}")
     elif result.is_metal:
         lines.append("no gap on this path: a metal, or bands that touch")
-    lines += [f"mass {m.edge} {m.direction}: {m.mass:.3f} m_e (parabola R^2 {m.fit:.4f})" for m in masses]
+    lines += [_mass(mass) for mass in masses]
     if n_projected:
         lines.append(f"up to {n_projected} small mode(s) of S(k) were projected out at a k-point: as many bands fewer")
     if comparison is not None:
@@ -241,6 +242,12 @@ def _lines(
 
 def _edge(name: str, edge: BandEdge) -> str:
     return f"{name} {edge.energy:.4f} eV at {edge.label}"
+
+
+def _mass(mass: EffectiveMass) -> str:
+    if not np.isfinite(mass.mass):
+        return f"mass {mass.edge} {mass.direction}: none, the band is flat"
+    return f"mass {mass.edge} {mass.direction}: {mass.mass:.3f} m_e (parabola R^2 {mass.fit:.4f})"
 
 
 def _comparison_lines(comparison: BandComparison) -> list[str]:
