@@ -120,6 +120,13 @@ def _species(numbers: NDArray[np.int64], labels: Any, basis: OrbitalBasis) -> ND
             f"the structure has {', '.join(map(element_symbol, missing))}, and the model has no orbitals for it; "
             f"it knows {', '.join(map(element_symbol, sorted(known)))}"
         )
+    several = [z for z in sorted(set(numbers.tolist())) if sum(s.atomic_number == z for s in basis.species) > 1]
+    if several:
+        labels = [s.label for s in basis.species if s.atomic_number in several]
+        raise BasisError(
+            f"{', '.join(map(element_symbol, several))} has several species in the model, {labels}: "
+            f"name each atom's in a per-atom array {SPECIES_KEY!r}"
+        )
     return basis.species_of_elements(numbers)
 
 

@@ -21,9 +21,9 @@ def graphene() -> Calculation:
     return OpenMXReader().read(golden("openmx/graphene"))
 
 
-def untrained(folder: Path, dtype: torch.dtype = torch.float64) -> Path:
-    """Checkpoint of a model with random weights."""
-    calculation = graphene()
+def untrained(folder: Path, name: str = "graphene", dtype: torch.dtype = torch.float64) -> Path:
+    """Checkpoint of a model with random weights for the basis of a golden calculation."""
+    calculation = OpenMXReader().read(golden(f"openmx/{name}"), allow_unconverged=True)
     sizes = {"layers": 1, "channels": 4, "radial_functions": 6, "radial_hidden": 8}
     config = config_from_dict({"data": {"store": "unused.h5"}, "network": sizes})
     basis, spin = calculation.basis, calculation.spin

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import graphene as ase_graphene
+from golden_files import golden, shared_data
 from model_files import graphene, untrained
 from scipy.spatial.transform import Rotation
 
@@ -21,6 +22,7 @@ from hamnet.errors import BasisError, ConfigError, FormatError, PhysicsError
 from hamnet.predict.batch import named_frames, predict_files
 from hamnet.predict.overlap import fit_overlap, overlap_from_file, overlap_of, structure_pairs
 from hamnet.predict.predictor import Predictor, load
+from hamnet_preprocess.openmx import OpenMXReader
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +145,12 @@ def test_load_refuses_what_is_no_checkpoint(tmp_path: Path, checkpoint: Path) ->
         load(tmp_path / "new.ckpt")
 
 
-def test_an_absent_device_is_refused(checkpoint: Path) -> None:
+def test_an_absent_device_is_refused(predictor: Predictor) -> None:
     with pytest.raises(ConfigError, match="no device 'abacus'"):
-        load(checkpoint, "abacus")
+        Predictor(predictor.checkpoint, "abacus")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="finds no CUDA device"):
-            load(checkpoint, "cuda")
+            Predictor(predictor.checkpoint, "cuda")
 
 
 def test_files_become_a_store(tmp_path: Path, checkpoint: Path) -> None:
@@ -249,10 +251,6 @@ def test_pairs_of_a_prediction_are_those_of_openmx(calculation: Calculation) -> 
 
 
 def test_overlap_fit_on_unseen_graphene(shared_dir: Path) -> None:
-    from golden_files import shared_data
-
-    from hamnet_preprocess.openmx import OpenMXReader
-
     def read(name: str) -> Calculation:
         folder = shared_data(f"openmx/graphene/{name}")
         assert folder is not None
@@ -264,3 +262,30 @@ def test_overlap_fit_on_unseen_graphene(shared_dir: Path) -> None:
     # Measured with 40 structures: 2e-8 and 9e-7; with 5: 5e-8 and 2e-6.
     assert rms < 5e-7
     assert worst < 2e-5
+
+
+@pytest.mark.parametrize("name", ["hbn", "o2_spin", "bismuthene_soc"])
+def test_every_spin_layout_and_two_species(tmp_path: Path, name: str) -> None:
+    calculation = OpenMXReader().read(golden(f"openmx/{name}"))
+    assert calculation.hamiltonian is not None
+    predictor = Predictor.load(untrained(tmp_path, name))
+    found = predictor.calculation(calculation.structure)
+    assert found.hamiltonian is not None
+    assert found.hamiltonian.spin is calculation.spin
+    assert found.hamiltonian.values.shape == calculation.hamiltonian.values.shape
+    assert found.hamiltonian.hermitian_residual()[0] == 0.0
+    # The splines pass through the few distances of one cell; OpenMX's own asymmetry is 1e-10.
+    np.testing.assert_allclose(found.overlap.values, calculation.overlap.values, atol=1e-6)
+    operation = Rotation.random(random_state=2).as_matrix()
+    turned = predictor.predict(rotate_structure(calculation.structure, operation))
+    expected = rotate_blocks(found.hamiltonian, operation).values
+    # A float64 network: rounding only.
+    assert np.abs(turned.values - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+def test_single_precision_weights_stay_single(tmp_path: Path) -> None:
+    predictor = Predictor.load(untrained(tmp_path, dtype=torch.float32))
+    hamiltonian = predictor.predict(rattled())
+    assert predictor.checkpoint.model.dtype is torch.float32
+    assert hamiltonian.values.dtype == np.float64
+    assert hamiltonian.hermitian_residual()[0] == 0.0
