@@ -116,7 +116,9 @@ def test_water_is_what_its_files_say() -> None:
     calculation = read("water")
     assert calculation.structure.atomic_numbers.tolist() == [8, 1, 1]
     assert calculation.structure.pbc.all()
-    np.testing.assert_allclose(calculation.structure.positions[0], [4.53, 4.50, 4.52], atol=1e-6)  # ten decimals, bohr 2014
+    np.testing.assert_allclose(
+        calculation.structure.positions[0], [4.53, 4.50, 4.52], atol=1e-6
+    )  # ten decimals, bohr 2014
     assert calculation.energy == pytest.approx(-17.454061503623 * HARTREE)
     assert calculation.forces is not None
     # Newton's third law holds to what the grid breaks: 1e-3 Hartree/bohr.
