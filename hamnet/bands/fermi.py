@@ -71,7 +71,7 @@ def find_fermi(
     capacity = factor * float((np.isfinite(energies).sum(axis=(0, 2)) * weights).sum())
     if not 0 < n_electrons < capacity:
         raise PhysicsError(f"{n_electrons:g} electrons do not fit the basis, which holds more than 0 and {capacity:g}")
-    middle = _middle_of_gap(energies, weights, n_electrons / factor)
+    middle = _middle_of_gap(energies, weights, n_electrons / factor, 40 * BOLTZMANN * temperature)
     if middle is not None:
         return middle
 
@@ -83,7 +83,7 @@ def find_fermi(
     return float(brentq(excess, np.nanmin(energies) - margin, np.nanmax(energies) + margin, xtol=1e-10))
 
 
-def _middle_of_gap(energies: FloatArray, weights: FloatArray, n_states: float) -> float | None:
+def _middle_of_gap(energies: FloatArray, weights: FloatArray, n_states: float, least: float) -> float | None:
     flat = np.nan_to_num(energies, nan=np.inf)
     order = np.argsort(flat, axis=None)
     filled = np.cumsum(np.broadcast_to(weights[None, :, None], flat.shape).reshape(-1)[order])
@@ -91,8 +91,8 @@ def _middle_of_gap(energies: FloatArray, weights: FloatArray, n_states: float) -
     if last + 1 >= flat.size or abs(filled[last] - n_states) > 1e-9:
         return None
     low, high = (float(flat.reshape(-1)[order[k]]) for k in (last, last + 1))
-    # A gap of a few k T at least: less is an accident of the mesh in a metal.
-    return (low + high) / 2 if np.isfinite(high) and high - low > 0.1 else None
+    # Below 40 k T occupations smear (exp(-20) = 2e-9 at the edges) and counting places the level itself.
+    return (low + high) / 2 if np.isfinite(high) and high - low > least else None
 
 
 def fermi_mesh(

@@ -15,7 +15,7 @@ from hamnet.errors import ConfigError
 FloatArray = NDArray[np.float64]
 Segment = tuple[str, str]
 
-VACUUM = 8.0
+VACUUM = 6.0
 """A layer of empty space wider than this (Angstrom) ends the crystal in that direction."""
 SYMMETRY_PRECISIONS = (1e-2, 1e-3, 1e-5)
 """Tolerances in Angstrom, widest first: a cell rounded in the fourth digit keeps its symmetry."""
@@ -48,7 +48,7 @@ def reciprocal(structure: AtomicStructure) -> FloatArray:
 
 
 def vacuum_directions(structure: AtomicStructure) -> tuple[int, ...]:
-    """Lattice directions in which the structure ends: not periodic, or with more than 8 A of empty space."""
+    """Lattice directions in which the structure ends: not periodic, or with more than 6 A of empty space."""
     if structure.cell is None:
         return (0, 1, 2)
     heights = 2 * np.pi / np.linalg.norm(reciprocal(structure), axis=1)

@@ -13,7 +13,7 @@ from hamnet.bands.band_structure import BandStructure
 from hamnet.core.reference import ReferenceBands
 
 FloatArray = NDArray[np.float64]
-SPIN_COLOURS = ("#1f4e8c", "#c8553d")
+SPIN_COLOURS = ("#1f4e8c", "#e07a1f")
 GROUP_COLOURS = ("#1f4e8c", "#e07a1f", "#2a9d6f", "#b5358f", "#8c6d1f", "#3fa7d6", "#d1495b", "#6a4c93")
 REFERENCE_COLOUR = "#d1495b"
 BELOW, ABOVE = 20.0, 10.0
@@ -120,14 +120,13 @@ def _draw_reference(
     axes: Any, bands: BandStructure, reference: ReferenceBands, x: FloatArray, reference_name: str
 ) -> None:
     zero = reference.fermi_energy if reference.fermi_energy is not None else (bands.fermi_energy or 0.0)
+    colour = "#111111" if len(reference.energies) == 2 else REFERENCE_COLOUR
     label: str | None = reference_name
     for channel in reference.energies:
         for piece in _pieces(bands):
             y = channel[piece] - zero
             xs, y = (x, np.repeat(y, 2, axis=0)) if len(y) == 1 else (x[piece], y)
-            lines = axes.plot(
-                xs, y, color=REFERENCE_COLOUR, lw=1.3, ls=(0, (1.2, 2.2)), dash_capstyle="round", zorder=6
-            )
+            lines = axes.plot(xs, y, color=colour, lw=1.3, ls=(0, (1.2, 2.2)), dash_capstyle="round", zorder=6)
             lines[0].set_label(label)
             label = None
 
