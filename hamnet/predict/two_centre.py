@@ -126,7 +126,8 @@ class TwoCentreFit:
             cutoff = _cutoff(data.basis.species[a], data.basis.species[b], vectors)
             distance = np.linalg.norm(vectors, axis=1)
             keep = distance < cutoff
-            radial[a, b] = fit_radial(distance[keep], values[keep], cutoff)
+            if keep.any():
+                radial[a, b] = fit_radial(distance[keep], values[keep], cutoff)
         return cls(data.basis, radial, data.on_site())
 
     def predict(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> BlockMatrix:
@@ -234,6 +235,9 @@ class TwoCentreFit:
             return self._off_site(b, a, -vectors).swapaxes(1, 2)
         spline = self.radial.get((a, b))
         if spline is None:
+            distance = np.linalg.norm(vectors, axis=1)
+            if row.radius is not None and column.radius is not None and distance.min() >= row.radius + column.radius:
+                return np.zeros((len(vectors), row.n_orbitals, column.n_orbitals))
             raise BasisError(
                 f"no pair {row.label!r} - {column.label!r} was in the fitted data, and the structure has "
                 f"{len(vectors)}: give the overlap from a file, or train on structures that have such neighbours"

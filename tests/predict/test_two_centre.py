@@ -198,3 +198,10 @@ def test_nothing_to_fit_is_refused() -> None:
     spinor = BlockMatrix.zeros(pairs, BASIS, structure.species, Spin.SPINOR)
     with pytest.raises(PhysicsError, match="spinless"):
         TwoCentreFit.fit([(structure, spinor)])
+
+
+def test_pairs_out_of_reach_are_zero_even_without_data() -> None:
+    far, pairs = dimer(20.0)
+    fit = TwoCentreFit.fit([(far, BlockMatrix.zeros(pairs, BASIS, far.species))])
+    assert not fit.coverage
+    assert not fit.predict(far, BASIS, pairs).values.any()
