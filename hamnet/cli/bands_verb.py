@@ -59,6 +59,8 @@ def bands(
     printed, other = (None, None) if compare is None else _load_reference(compare, label)
     kpath = _choose_path(calculation, path, points, printed)
     reporter.line(f"{label}: {calculation.hamiltonian and calculation.hamiltonian.n_orbitals} orbitals, {kpath.note}")
+    if not calculation.converged:
+        reporter.line("warning: the SCF behind this Hamiltonian did not converge; its bands are not a result")
     result = compute_bands(calculation, kpath, project, solver=solver, progress=_progress(reporter))
     if other is not None:
         printed = _as_reference(compute_bands(other, kpath, solver=solver), str(compare))
