@@ -44,7 +44,7 @@ class PySCFLabelEngine:
         temporary.unlink(missing_ok=True)
         try:
             mf = mean_field(atoms, settings)
-            mf.chkfile = str(temporary)
+            _write_to(mf, temporary)
             mf.kernel()
             state = state_of(mf)
             if state.kpoints is not None:
@@ -54,6 +54,14 @@ class PySCFLabelEngine:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _write_to(mf: Any, path: Path) -> None:
+    """Let PySCF write to this chkfile, and close the nameless one that it has opened."""
+    nameless = getattr(mf, "_chkfile", None)
+    mf.chkfile, mf._chkfile = str(path), None
+    if nameless is not None:
+        nameless.close()
 
 
 def mean_field(atoms: Any, settings: LabelSettings) -> Any:

@@ -99,7 +99,9 @@ def spin_of(mf: Any) -> Spin:
         BasisError: a kind that hamnet does not read.
     """
     kinds = {c.__name__ for c in type(mf).__mro__}
-    if kinds & {"DHF", "UDHF", "X2C_UHF", "X2C_SCF", "X2C_RHF", "X2C_GHF"}:
+    # PySCF's j-basis classes are called UHF and UKS too: only their module tells them apart.
+    modules = {f"{c.__module__}.{c.__name__}" for c in type(mf).__mro__}
+    if "DHF" in kinds or modules & {f"pyscf.x2c.x2c.{name}" for name in ("SCF", "X2C_SCF", "RHF", "UHF")}:
         raise BasisError(
             f"{type(mf).__name__} works in a two-component j-basis (or four components), hamnet needs orbitals times "
             "up and down: run GHF/GKS with .x2c1e() instead"
