@@ -1,5 +1,5 @@
-"""The checkpoint file; the code stands in `hamnet.predict.checkpoint`, because predictions read it too."""
+"""Checkpoints of training: the model file (kept below `predict`, which loads it) under the name that training uses."""
 
-from hamnet.predict.checkpoint import Checkpoint, empty_model, load_checkpoint, save_checkpoint, write_torch
+from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
-__all__ = ["Checkpoint", "empty_model", "load_checkpoint", "save_checkpoint", "write_torch"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]

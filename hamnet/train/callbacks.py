@@ -1,0 +1,80 @@
+"""What is kept while training: last.ckpt to resume from, best.ckpt to predict with."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+
+from hamnet.train.module import HamiltonianModule
+
+LARGEST_SHARE = 0.05
+"""Saving takes at most this part of the time: very short epochs are not all saved."""
+
+
+class Keeper(CheckpointCallback):
+    """Writes last.ckpt (Lightning's, to resume from) and best.ckpt (ours) as training goes.
+
+    last.ckpt always shows the end of an epoch (or the start of training), so that a run that is interrupted anywhere
+    and resumed takes the same steps as one that was not.
+
+    Args:
+        folder: where to write.
+        monitor: name of the logged figure that decides which weights are best, the smaller the better.
+        write_best: called with the path and figures when the averaged weights are the best so far.
+    """
+
+    def __init__(self, folder: Path, monitor: str, write_best: Callable[[Path, dict[str, float]], None]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.monitor = monitor
+        self.write_best = write_best
+        self.best = math.inf
+        self._saved_at = -math.inf
+        self._cost = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that is interrupted in its first epoch can be resumed too."""
+        if trainer.global_step == 0:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best weights and, unless saved a moment ago, the state to resume from."""
+        self._keep_best(trainer, pl_module)
+        if time.monotonic() - self._saved_at >= self._cost / LARGEST_SHARE:
+            self._save_last(trainer)
+
+    def _keep_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figure = trainer.callback_metrics.get(self.monitor)
+        if figure is None or not float(figure) < self.best:
+            return
+        self.best = float(figure)
+        if trainer.is_global_zero and isinstance(pl_module, HamiltonianModule):
+            figures = {
+                self.monitor: self.best,
+                "epoch": float(trainer.current_epoch),
+                "seconds": pl_module.seconds_spent,
+            }
+            self.write_best(self.folder / "best.ckpt", figures)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        started = time.monotonic()
+        temporary = self.folder / ".last.ckpt.part"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.folder / "last.ckpt")
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - started
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best figure so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best figure back."""
+        self.best = state_dict["best"]

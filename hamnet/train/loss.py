@@ -1,0 +1,60 @@
+"""The loss: mean absolute error plus root mean square, after the meaningless part of the energy zero is taken out.
+
+In a system that is periodic in all directions H is known only up to H + mu S, so one
+mu = <dH, S> / <S, S> per structure (sums over all blocks; spinor: S x 1) is removed from dH = H_predicted - H.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hamnet.nn.dataset import Batch
+
+TINY = 1e-24
+"""eV^2 under the root: keeps its derivative finite where the error is exactly zero."""
+
+
+def energy_shift(difference: Tensor, overlap: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """(n_structures,) mu = <dH, S> / <S, S> of each structure; differentiable.
+
+    Args:
+        difference: (n_values, n_channels) dH in eV, real channels.
+        overlap: (n_values, n_channels) S in the same channels (spinor: in A_0 only).
+        structure: (n_values,) structure of each value.
+        n_structures: number of structures.
+    """
+    empty = difference.new_zeros(n_structures)
+    numerator = empty.index_add(0, structure, (difference * overlap).sum(dim=1))
+    denominator = empty.index_add(0, structure, (overlap * overlap).sum(dim=1))
+    return numerator / denominator.clamp_min(TINY)
+
+
+def free_zero(batch: Batch, energy_zero: str) -> Tensor:
+    """(n_structures,) bool: structures whose energy zero is removed, by `training.energy_zero`."""
+    if energy_zero == "auto":
+        return batch.graphs.periodic
+    return torch.full_like(batch.graphs.periodic, energy_zero == "remove")
+
+
+def difference_and_shift(prediction: Tensor, batch: Batch, energy_zero: str) -> tuple[Tensor, Tensor]:
+    """dH in float64 with mu S taken out where the zero is free, and the (n_structures,) mu taken out (0 where kept).
+
+    Args:
+        prediction: (n_values, n_channels) H in eV.
+        batch: targets.
+        energy_zero: auto, keep or remove.
+    """
+    difference = prediction.to(batch.target.dtype) - batch.target
+    free = free_zero(batch, energy_zero)
+    if not bool(free.any()):
+        return difference, difference.new_zeros(len(free))
+    structure = batch.graphs.value_structure
+    shift = energy_shift(difference, batch.overlap, structure, len(free)) * free
+    return difference - shift[structure, None] * batch.overlap, shift
+
+
+def hamiltonian_loss(difference: Tensor) -> Tensor:
+    """mean |dH| + sqrt(mean dH^2) in eV: the first counts every number alike, the second the large ones."""
+    root: Tensor = (difference.square().mean() + TINY).sqrt()
+    return difference.abs().mean() + root
