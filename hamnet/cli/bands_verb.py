@@ -39,7 +39,8 @@ def bands(
     points: Annotated[int, typer.Option(help="k-points along the whole path.", min=2)] = 200,
     compare: Annotated[Path | None, typer.Option(help="A .Band file, or another calculation as FILE.")] = None,
     window: Annotated[str | None, typer.Option(help='Compare only in eV about E_F: "-10,5", or "5" for both.')] = None,
-    project: Annotated[str, typer.Option(help="Fat bands: none, species or orbital.")] = "none",
+    project: Annotated[bool, typer.Option("--project", help="Draw fat bands: weights of species or orbitals.")] = False,
+    project_by: Annotated[str, typer.Option(help="What --project draws: orbital or species.")] = "orbital",
     project_overlap: Annotated[float | None, typer.Option(help="Project out modes of S(k) below this.")] = None,
     name: Annotated[str | None, typer.Option(help="Which calculation of a store.")] = None,
     index: Annotated[int | None, typer.Option(help="Which calculation of a store, from 0.")] = None,
@@ -61,7 +62,9 @@ def bands(
     reporter.line(f"{label}: {calculation.hamiltonian and calculation.hamiltonian.n_orbitals} orbitals, {kpath.note}")
     if not calculation.converged:
         reporter.line("warning: the SCF behind this Hamiltonian did not converge; its bands are not a result")
-    result = compute_bands(calculation, kpath, project, solver=solver, progress=_progress(reporter))
+    result = compute_bands(
+        calculation, kpath, project_by if project else "none", solver=solver, progress=_progress(reporter)
+    )
     if other is not None:
         printed = _as_reference(compute_bands(other, kpath, solver=solver), str(compare))
     masses = effective_masses(calculation, result, solver)

@@ -30,7 +30,7 @@ def test_bands_meet_those_that_openmx_printed(name: str, tmp_path: Path) -> None
 
 def test_compare_with_itself_and_fat_bands(tmp_path: Path) -> None:
     folder = str(golden("openmx/graphene"))
-    arguments = ["bands", folder, "--compare", folder, "--project", "orbital", "--points", "12", "--window", "-10,5"]
+    arguments = ["bands", folder, "--compare", folder, "--project", "--points", "12", "--window", "-10,5"]
     outcome = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path), "--json"])
     assert outcome.exit_code == 0, outcome.output
     assert json.loads(outcome.stdout)["max_difference_eV"] == pytest.approx(0, abs=1e-9)  # vectors or not: LAPACK's own
