@@ -80,7 +80,7 @@ class TrainingConfig(_Section):
     """Wall-clock budget of the fit in minutes; null: no limit. With one, the learning rate follows the clock."""
     batch_size: Annotated[int, Field(ge=1)] = 1
     """Structures per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """Largest learning rate of AdamW."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """cosine: warm-up, then half a cosine over the budget; plateau: halve when validation stalls; constant."""
@@ -105,7 +105,7 @@ class TrainingConfig(_Section):
     device: Literal["cpu", "cuda"] = "cpu"
     """Kind of device."""
     devices: Annotated[int, Field(ge=1)] = 1
-    """Number of devices (processes on the CPU)."""
+    """Number of devices; more than 1 is refused for now."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; null: OMP_NUM_THREADS when set, else all cores."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -116,6 +116,12 @@ class TrainingConfig(_Section):
     """Steps between rows of the log."""
     progress: bool = True
     """Show a progress bar."""
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> TrainingConfig:
+        if self.devices != 1:
+            raise ValueError(f"devices is {self.devices}, but only 1 is supported for now: leave the key out")
+        return self
 
 
 class Config(_Section):

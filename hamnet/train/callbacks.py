@@ -17,7 +17,7 @@ LARGEST_SHARE = 0.05
 """Saving takes at most this part of the time: very short epochs are not all saved."""
 
 
-class Keeper(CheckpointCallback):
+class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped to mypy
     """Writes last.ckpt (Lightning's, to resume from) and best.ckpt (ours) as training goes.
 
     last.ckpt always shows the end of an epoch (or the start of training), so that a run that is interrupted anywhere

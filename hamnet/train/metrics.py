@@ -182,11 +182,11 @@ def spectrum_errors(calculation: Calculation, prediction: BlockMatrix, shift: fl
     electrons = calculation.n_electrons
     if electrons is None:
         electrons = calculation.basis.n_electrons(calculation.structure.species)
-    sums = [BlochSum(matrix) for matrix in (truth, prediction, calculation.overlap)]
+    sums = BlochSum(truth), BlochSum(prediction), BlochSum(calculation.overlap)
     try:
         pairs = [_eigenvalues(*sums, kpoint, truth.spin) for kpoint in k_mesh(calculation)]
-    except LinAlgError as error:
-        return SpectrumErrors(none, none, f"eigenvalues failed: {error}")
+    except LinAlgError as failure:
+        return SpectrumErrors(none, none, f"eigenvalues failed: {failure}")
     true = np.array([pair[0] for pair in pairs])
     error = MILLI * (np.array([pair[1] for pair in pairs]) - shift - true)
     order = np.sort(true.ravel())
@@ -212,7 +212,7 @@ def k_mesh(calculation: Calculation) -> FloatArray:
 
 def _eigenvalues(truth: BlochSum, prediction: BlochSum, overlap: BlochSum, k: FloatArray, spin: Spin) -> FloatArray:
     """(2, n) sorted eigenvalues of true and predicted H at one k-point; collinear spins joined, each sorted."""
-    s = overlap.dense(k)
+    s: NDArray[Any] = overlap.dense(k)
     s = np.kron(np.eye(2), s) if spin is Spin.SPINOR else s
     rows = []
     for matrix in (truth, prediction):

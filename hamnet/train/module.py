@@ -21,7 +21,7 @@ EMA_RAMP = 10.0
 """The average follows the weights closely at first: decay = min(ema_decay, (1 + step) / (10 + step))."""
 
 
-class HamiltonianModule(pl.LightningModule):
+class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning is untyped to mypy
     """Trains a model; validates and keeps the running average of its weights.
 
     Everything that a resumed run needs is in its state: weights, average, time spent, plateau.
@@ -56,7 +56,7 @@ class HamiltonianModule(pl.LightningModule):
     @property
     def budget_used(self) -> float:
         """Part of the budget that is used: of the clock or of the epochs, whichever is further."""
-        by_epochs = self.global_step / max(1, self.training_config.epochs * self.steps_per_epoch)
+        by_epochs: float = self.global_step / max(1, self.training_config.epochs * self.steps_per_epoch)
         minutes = self.training_config.max_minutes
         return by_epochs if minutes is None else max(by_epochs, self.seconds_spent / (60 * minutes))
 

@@ -164,6 +164,7 @@ class _Training:
                 sampler=sampler,
                 collate_fn=collate,
                 num_workers=training.workers,
+                persistent_workers=training.workers > 0,  # they keep their samples over epochs
             )
 
         validation = loader(self.split.validation, False) if self.split.validation else None
@@ -216,7 +217,7 @@ class _Training:
             enable_model_summary=False,
             enable_checkpointing=True,
             num_sanity_val_steps=0,
-            use_distributed_sampler=training.devices > 1,
+            use_distributed_sampler=False,
         )
 
     def _best_writer(self, module: HamiltonianModule) -> Callable[[Path, dict[str, float]], None]:
