@@ -11,8 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hamnet_preprocess.sources import open_source
-
     from hamnet.bands import compute_bands
     from hamnet.config import load_config
     from hamnet.core.basis import OrbitalBasis
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from hamnet.data.store import Store
     from hamnet.errors import HamnetError
     from hamnet.predict.predictor import Predictor, load
+    from hamnet_preprocess.sources import open_source
 
 _HOMES = {
     "AtomicStructure": "hamnet.core.structure",

@@ -54,9 +54,7 @@ class OrbitalConvention:
         return order, np.concatenate([s for _, s in parts])
 
 
-def to_ours(
-    blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species
-) -> NDArray[Any]:
+def to_ours(blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species) -> NDArray[Any]:
     """Blocks (..., n_i, n_j) from the code's orbital order into ours."""
     (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
     permuted = blocks[..., row_order[:, None], column_order[None, :]]
@@ -64,9 +62,7 @@ def to_ours(
     return result
 
 
-def from_ours(
-    blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species
-) -> NDArray[Any]:
+def from_ours(blocks: NDArray[Any], convention: OrbitalConvention, row: Species, column: Species) -> NDArray[Any]:
     """Blocks (..., n_i, n_j) from our orbital order into the code's: the inverse of `to_ours`."""
     (row_order, row_sign), (column_order, column_sign) = convention.species(row), convention.species(column)
     signed = blocks * row_sign[:, None] * column_sign[None, :]

@@ -117,7 +117,7 @@ class _Demo:
             f"# What `hamnet demo` trained with; every key has a default, see docs/training.md.\n"
             f"data:\n  store: {out / 'data.h5'}\n  train_fraction: 0.9\n"
             f"  validation_fraction: 0.1\n  test_fraction: 0.0\n"
-            f"network:\n  channels: 16\n"
+            f"network:\n  layers: 1\n  channels: 32\n"
             f"training:\n  output: {out / 'run'}\n  max_minutes: {minutes}\n  validate_every: 5\n",
             encoding="utf-8",
         )
