@@ -34,7 +34,7 @@ def basis_of(spin: Spin) -> OrbitalBasis:
 
 
 def crystal(seed: int = 0, n_atoms: int = 4) -> AtomicStructure:
-    """Both species in turn, on a jittered grid inside a sheared cell: pairs of every kind, also with periodic images."""
+    """Both species in turn, on a jittered grid inside a sheared cell: pairs of every kind, images too."""
     rng = np.random.default_rng(seed)
     cell = np.diag([3.7, 3.9, 4.1]) + rng.uniform(-0.4, 0.4, (3, 3))
     sites = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])[:n_atoms]
