@@ -15,7 +15,7 @@ from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, spin_channels
 from hamnet.errors import BasisError
 from hamnet.nn.block_head import BlockReadout, PairFeatures
 from hamnet.nn.graph import GraphBatch
-from hamnet.nn.interaction import GatedLinear, Interaction, hidden_irreps
+from hamnet.nn.interaction import GatedLinear, Interaction, hidden_irreps, kept_irreps
 from hamnet.nn.statistics import Statistics
 from hamnet.nn.tensor_product import GradedIrreps
 
@@ -87,8 +87,12 @@ class HamiltonianModel(torch.nn.Module):
             node = layer.irreps_out
             layers.append(layer)
         self.interactions = torch.nn.ModuleList(layers)
-        wanted = hidden_irreps(settings.channels, block_lmax)
-        self.pair_features = PairFeatures(node, wanted, block_lmax, settings.radial_functions, settings.radial_hidden)
+        kinds = o3.Irreps([(1, (t.l, t.parity)) for change in changes.values() for t in change.terms])
+        wanted = kept_irreps(hidden_irreps(settings.channels, block_lmax), kinds)
+        # the pair's own harmonics go as high as the nodes': only so does a pair see in full what lies between its atoms
+        self.pair_features = PairFeatures(
+            node, wanted, max(lmax, block_lmax), settings.radial_functions, settings.radial_hidden
+        )
         self.on_site_features = GatedLinear(node, wanted)
         self.readouts = torch.nn.ModuleDict(_readouts(changes, statistics, self.pair_features, self.on_site_features))
 
@@ -114,7 +118,7 @@ class HamiltonianModel(torch.nn.Module):
         for group in batch.groups:
             name = _name(group.species_i, group.species_j, group.on_site)
             if name not in self.readouts:
-                labels = self.basis.species[group.species_i].label, self.basis.species[group.species_j].label
+                labels = " and ".join(self.basis.species[k].label for k in (group.species_i, group.species_j))
                 raise BasisError(f"the model has seen no {'on-site' if group.on_site else 'off-site'} pair of {labels}")
             pairs = group.pairs
             if group.on_site:

@@ -33,14 +33,17 @@ def test_edges_are_all_within_reach_and_sorted_by_target() -> None:
     structure = crystal(3)
     graph = graph_of(structure)
     length = np.linalg.norm(graph.edge_vector, axis=1)
-    assert (np.diff(graph.edge_target) >= 0).all() and (length < MESSAGE_CUTOFF).all() and (length > 0.1).all()
+    assert (np.diff(graph.edge_target) >= 0).all()
+    assert (length < MESSAGE_CUTOFF).all()
+    assert (length > 0.1).all()
     neighbours = neighbour_pairs(structure, MESSAGE_CUTOFF)
     assert len(length) == int((~neighbours.on_site).sum())
     # the vector points from target to source: a translation of it by a lattice vector remains
     x = structure.positions
     cells = (graph.edge_vector - x[graph.edge_source] + x[graph.edge_target]) @ np.linalg.inv(structure.lattice)
     np.testing.assert_allclose(cells, np.round(cells), atol=1e-12)
-    assert graph.periodic and not graph_of(free(0, 3)).periodic
+    assert graph.periodic
+    assert not graph_of(free(0, 3)).periodic
 
 
 @settings(max_examples=8, deadline=None)
@@ -58,7 +61,8 @@ def test_flatten_and_unflatten_are_inverse(cases: list[tuple[int, int, bool]]) -
     assert all(torch.equal(a, b) for a, b in zip(back, parts, strict=True))
     owner = batch.flatten([torch.full((size,), k) for k, size in enumerate(sizes)])
     assert torch.equal(owner, batch.value_structure)
-    assert batch.n_structures == len(graphs) and batch.n_atoms == sum(n for _, n, _ in cases)
+    assert batch.n_structures == len(graphs)
+    assert batch.n_atoms == sum(n for _, n, _ in cases)
     assert batch.periodic.tolist() == [periodic for _, _, periodic in cases]
 
 
@@ -127,4 +131,5 @@ def test_gradient_stops_at_the_receptive_field() -> None:
     block = (batch.pair_i < 3).repeat_interleave(torch.from_numpy(graph_of(both).block_sizes))
     (gradient,) = torch.autograd.grad(model(batch)[block].square().sum(), batch.edge_vector)
     inside = batch.edge_target < 3
-    assert not gradient[~inside].any() and bool(gradient[inside].any(dim=1).all())
+    assert not gradient[~inside].any()
+    assert bool(gradient[inside].any(dim=1).all())

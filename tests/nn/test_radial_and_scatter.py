@@ -20,7 +20,8 @@ def test_envelope_is_one_at_zero_and_flat_at_the_cutoff() -> None:
     first = first.detach()
     assert value.tolist() == [1.0, 0.0]
     # coefficients up to 56 * 48: rounding 1e-13 each
-    assert float(first.abs().max()) < 1e-12 and float(second.abs().max()) < 1e-11
+    assert float(first.abs().max()) < 1e-12
+    assert float(second.abs().max()) < 1e-11
     assert not polynomial_envelope(torch.tensor([1.0, 1.5, 100.0], dtype=torch.float64)).any()
     inside = polynomial_envelope(torch.linspace(0, 0.999, 200, dtype=torch.float64))
     assert bool((inside.diff() <= 0).all() and (inside > 0).all())
@@ -45,7 +46,8 @@ def test_radial_weights_vanish_at_the_cutoff() -> None:
     network = RadialNetwork(6, 3, 8, 4).double()
     x = torch.tensor([0.5, 1.0, 1.2], dtype=torch.float64)
     weights = network(x, torch.randn(3, 3, dtype=torch.float64))
-    assert bool(weights[0].abs().min() > 0) and not weights[1:].any()
+    assert bool(weights[0].abs().min() > 0)
+    assert not weights[1:].any()
 
 
 def edges() -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +63,8 @@ def test_sum_of_edges_is_a_sum() -> None:
     found = scatter.sum_edges(values, index, 9)
     expected = torch.stack([values[index == n].sum(dim=0) for n in range(9)])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
-    assert not found[3].any() and not found[8].any()
+    assert not found[3].any()
+    assert not found[8].any()
     assert scatter.sum_edges(values[:0], index[:0], 2).shape == (2, 5)
 
 

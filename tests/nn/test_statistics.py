@@ -31,10 +31,12 @@ def test_arrays_round_trip(spin: Spin) -> None:
     after = Statistics.from_arrays(before.to_arrays())
     assert np.array_equal(after.pair_cutoffs, before.pair_cutoffs)
     assert (after.message_cutoff, after.average_neighbours) == (before.message_cutoff, before.average_neighbours)
-    assert after.groups.keys() == before.groups.keys() and len(after.groups) == 6
+    assert after.groups.keys() == before.groups.keys()
+    assert len(after.groups) == 6
     for key, group in before.groups.items():
         other = after.groups[key]
-        assert np.array_equal(group.mean, other.mean) and np.array_equal(group.scale, other.scale)
+        assert np.array_equal(group.mean, other.mean)
+        assert np.array_equal(group.scale, other.scale)
         assert group.decay == other.decay
 
 
@@ -68,7 +70,8 @@ def test_cutoffs_are_those_of_the_orbitals() -> None:
     calculation = random_calculation(0, Spin.NONE)
     found = fit([calculation], Spin.NONE)
     np.testing.assert_allclose(found.pair_cutoffs, np.add.outer(RADII, RADII), rtol=1e-15)
-    assert found.pair_cutoffs[0, 1] == PAIR_CUTOFF and found.message_cutoff == MESSAGE_CUTOFF
+    assert found.pair_cutoffs[0, 1] == PAIR_CUTOFF
+    assert found.message_cutoff == MESSAGE_CUTOFF
     shorter = NetworkConfig(channels=4, message_cutoff=2.5)
     assert fit_statistics([calculation], basis_of(Spin.NONE), Spin.NONE, shorter).message_cutoff == 2.5
 
