@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from hamnet.errors import PhysicsError
@@ -15,7 +16,9 @@ from hamnet.errors import PhysicsError
 FULL_MINUTES = 2.5
 QUICK_MINUTES = 0.1
 WINDOW = (-10.0, 3.0)
-"""eV about the Fermi level in which predicted bands are judged: the plot's range."""
+"""eV about the Fermi level in which predicted bands are judged."""
+TOP = 6.0
+"""eV: the plot's upper end; above it few states of this small basis mean anything."""
 Line = Callable[[str], None]
 
 
@@ -146,39 +149,23 @@ class _Demo:
         self.result.figures["predict"] = {"seconds": done.seconds, "pairs": done.pairs}
 
     def bands(self) -> None:
-        from hamnet.bands.band_structure import compute_bands
-        from hamnet.bands.compare import compare
-        from hamnet.bands.files import write_csv, write_h5
-        from hamnet.bands.kpath import path_from_points
-        from hamnet.bands.plot import plot_bands
+        from hamnet.bands.study import StudySettings, study_bands
         from hamnet_preprocess.openmx_band import read_band
         from hamnet_preprocess.sources import open_source
 
         out = self.output
-        printed = read_band(next((out / "dft" / "prim").glob("*.Band")))
+        printed = read_band(out / "dft" / "prim" / "openmx.Band")
         self._show(
             f"hamnet bands {out}/prediction.h5 --compare {out}/dft/prim/openmx.Band "
-            f"--window {WINDOW[0]:g},{WINDOW[1]:g} -o {out}/bands"
+            f"--window={WINDOW[0]:g},{WINDOW[1]:g} --emax {TOP:g} -o {out}/bands"
         )
         calculation = open_source(out / "prediction.h5")[0][1]()
-        path = path_from_points(printed.kpoints, calculation.structure, printed.labels)
-        result = compute_bands(calculation, path)
-        (out / "bands").mkdir(exist_ok=True)
-        write_csv(result, out / "bands" / "bands.csv")
-        write_h5(result, out / "bands" / "bands.h5")
-        for place in (out / "bands" / "bands.png", out / "bands.png"):
-            plot_bands(result, place, printed, (None, None), "graphene, predicted", "OpenMX")
-        found = compare(result, printed, WINDOW)
-        self.on_line(
-            f"largest difference {found.max_difference_aligned or found.max_difference:.3f} eV over "
-            f"{found.n_compared} states from {WINDOW[0]:g} to {WINDOW[1]:g} eV"
-        )
-        self.result.figures["bands"] = {
-            "max_difference_eV": found.max_difference,
-            "max_difference_aligned_eV": found.max_difference_aligned,
-            "mean_difference_aligned_eV": found.mean_difference_aligned,
-            "kpoints": len(printed.kpoints),
-        }
+        settings = StudySettings(window=WINDOW, shown=(None, TOP), title="graphene, predicted", reference_name="OpenMX")
+        study = study_bands(calculation, out / "bands", printed, settings)
+        for line in study.lines():
+            self.on_line(line)
+        copyfile(out / "bands" / "bands.png", out / "bands.png")
+        self.result.figures["bands"] = study.figures()
 
 
 def write_poscar(folder: Path, target: Path) -> None:
