@@ -60,7 +60,7 @@ class NetworkConfig(_Section):
     channels: Annotated[int, Field(ge=1)] = 32
     """Feature channels of each irrep."""
     lmax: Annotated[int, Field(ge=0)] | None = None
-    """Largest angular momentum of the features; null: from the basis."""
+    """Largest angular momentum of the node features; null: 4."""
     message_cutoff: Annotated[float, Field(gt=0)] | None = None
     """Reach of the messages in Angstrom; null: the reach of the pairs."""
     radial_functions: Annotated[int, Field(ge=2)] = 16

@@ -21,6 +21,12 @@ def hidden_irreps(channels: int, lmax: int) -> o3.Irreps:
     return o3.Irreps(result)
 
 
+def kept_irreps(irreps: o3.Irreps, kinds: o3.Irreps) -> o3.Irreps:
+    """The part of `irreps` whose kinds stand in `kinds`: what can be reached, or is asked for."""
+    wanted = {ir for _, ir in kinds}
+    return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in wanted])
+
+
 class GatedLinear(torch.nn.Module):
     """Equivariant linear map followed by a gate: scalars through SiLU or tanh, l > 0 times a sigmoid of scalars."""
 
@@ -66,7 +72,8 @@ class Interaction(torch.nn.Module):
         self.first = o3.Linear(irreps_in, irreps_in)
         self.kernel = TensorProductConvolution(GradedIrreps(irreps_in), lmax_edge, GradedIrreps(irreps_out))
         self.radial = RadialNetwork(radial_functions, 2 * n_species, radial_hidden, self.kernel.n_weights)
-        self.gate = GatedLinear(self.kernel.irreps_messages.even, irreps_out)
+        messages = self.kernel.irreps_messages.even
+        self.gate = GatedLinear(messages, kept_irreps(irreps_out, messages))
         self.self_connection = o3.FullyConnectedTensorProduct(irreps_in, f"{n_species}x0e", self.gate.irreps_out)
         self.irreps_out: o3.Irreps = self.gate.irreps_out
         self.scale = average_neighbours**-0.5

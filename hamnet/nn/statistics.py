@@ -184,9 +184,13 @@ class _Sums:
 
 
 def _decay(distance: FloatArray, size: FloatArray) -> float:
-    """Exponent of size ~ exp(-decay * distance), fitted to what is above noise; 0 where it does not decay."""
-    keep = size > 1e-4
+    """Exponent of size ~ exp(-decay * distance), fitted to the logarithm; 0 where it does not decay.
+
+    Points weigh as the root of their size: near the cutoff of numerical orbitals blocks fall faster than any
+    exponential, and those tiny ones must not set the exponent of the large ones.
+    """
+    keep = size > 1e-3 * size.max(initial=0.0)
     if keep.sum() < 3 or np.ptp(distance[keep]) < 0.5:
         return 0.0
-    slope = float(np.polyfit(distance[keep], np.log(size[keep]), 1)[0])
+    slope = float(np.polyfit(distance[keep], np.log(size[keep]), 1, w=np.sqrt(size[keep]))[0])
     return float(np.clip(-slope, 0.0, 3.0))
