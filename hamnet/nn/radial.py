@@ -13,7 +13,8 @@ def polynomial_envelope(x: torch.Tensor) -> torch.Tensor:
     Source: Gasteiger et al., arXiv:2003.03123, eq. 8 with p = 6.
     """
     x = x.clamp(max=1.0)
-    return 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
+    # the same polynomial with its root taken out: the sum above cancels near x = 1 and leaves only rounding there
+    return (1 - x) ** 3 * (1 + x * (3 + x * (6 + x * (10 + x * (15 + 21 * x)))))
 
 
 def bessel_functions(x: torch.Tensor, count: int) -> torch.Tensor:

@@ -27,6 +27,15 @@ def test_envelope_is_one_at_zero_and_flat_at_the_cutoff() -> None:
     assert bool((inside.diff() <= 0).all() and (inside > 0).all())
 
 
+def test_envelope_keeps_its_digits_at_the_cutoff() -> None:
+    """56 (1 - x)^3 to leading order: relative to the block, not to one, so that long pairs turn to 1e-10 too."""
+    x = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
+    torch.testing.assert_close(polynomial_envelope(x), 1 - 28 * x**6 + 48 * x**7 - 21 * x**8, rtol=0, atol=1e-14)
+    gap = 2.0 ** -torch.arange(15, 30, dtype=torch.float64)
+    # the next term of the expansion is 4 (1 - x) relative
+    torch.testing.assert_close(polynomial_envelope(1 - gap), 56 * gap**3, rtol=4e-4, atol=0)
+
+
 def test_bessel_functions_are_finite_at_zero() -> None:
     """sqrt(2) n pi at x = 0, zero at the cutoff, orthonormal with the weight x^2."""
     at = bessel_functions(torch.tensor([0.0, 1.0], dtype=torch.float64), 5)
