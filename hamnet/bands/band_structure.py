@@ -165,11 +165,11 @@ def compute_bands(
     solver = DenseSolver(project_overlap) if solver is None else solver
     vectors = project != "none"
     check_memory(hamiltonian, vectors)
-    groups: tuple[str, ...] = ()
-    table = np.zeros((0, hamiltonian.size))
-    if vectors:
-        species = calculation.structure.species
-        groups, table = projection_groups(calculation.basis, species, hamiltonian.spin, project)
+    groups, table = (
+        ((), np.zeros((0, hamiltonian.size)))
+        if not vectors
+        else projection_groups(calculation.basis, calculation.structure.species, hamiltonian.spin, project)
+    )
     energies, weights, projected = [], [], []
     for done, k in enumerate(path.kpoints):
         states = solver.solve(hamiltonian, overlap, k, vectors)

@@ -71,6 +71,7 @@ class _Line:
         self.solver = solver
 
     def energy(self, kpoint: FloatArray, spin: int, band: int) -> float:
+        """Energy (eV) of one band at one k-point."""
         return float(self.solver.solve(*self.parts, kpoint, False).energies[spin, band])
 
 
@@ -99,6 +100,7 @@ def _mass(
     unit = step / length
 
     def along(s: float) -> float:
+        """Energy at distance s from the edge along the direction."""
         return line.energy(edge.kpoint + s * unit, edge.spin, edge.band)
 
     centre = 0.0

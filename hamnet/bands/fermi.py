@@ -76,6 +76,7 @@ def find_fermi(
         return middle
 
     def excess(level: float) -> float:
+        """Electrons at this Fermi level minus those there are."""
         filled = occupations(energies, level, temperature).sum(axis=(0, 2))
         return factor * float((filled * weights).sum()) - n_electrons
 

@@ -19,6 +19,7 @@ def write_csv(bands: BandStructure, path: Path) -> None:
     header += [f"weight_{name.replace(' ', '_')}" for name in bands.groups]
 
     def write(target: Path) -> None:
+        """Fill the file under its temporary name."""
         with target.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(header)
@@ -35,6 +36,7 @@ def write_h5(bands: BandStructure, path: Path) -> None:
     """Arrays with their units as attributes; `read` them with any HDF5 program."""
 
     def write(target: Path) -> None:
+        """Fill the file under its temporary name."""
         with h5py.File(target, "w") as file:
             _fill(file, bands)
 
@@ -43,6 +45,7 @@ def write_h5(bands: BandStructure, path: Path) -> None:
 
 def _fill(file: h5py.File, bands: BandStructure) -> None:
     def put(name: str, values: object, unit: str, meaning: str) -> None:
+        """One data set with its unit and meaning."""
         file[name] = values
         file[name].attrs["unit"] = unit
         file[name].attrs["meaning"] = meaning

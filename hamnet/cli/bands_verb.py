@@ -130,6 +130,7 @@ def _progress(reporter: Reporter) -> Callable[[int, int], None]:
     last = monotonic()
 
     def say(done: int, total: int) -> None:
+        """A line every few seconds."""
         nonlocal last
         if monotonic() - last > 5:  # seconds: small cells stay silent
             last = monotonic()

@@ -58,6 +58,7 @@ def _label(engine: str, structures: Path, output: Path, settings: LabelSettings,
     from hamnet_preprocess.label import label_all
 
     def tell(name: str, outcome: str, reason: str) -> None:
+        """One line for each structure."""
         reporter.line(f"{outcome}: {name}" + (f": {reason}" if reason else ""))
 
     result = label_all(engine, read_structures(structures), output, settings, jobs, tell)

@@ -39,6 +39,7 @@ class AtomicStructure:
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
+            """Set a field of the frozen object while it is being made."""
             object.__setattr__(self, name, value)
 
         put("atomic_numbers", np.asarray(self.atomic_numbers, dtype=np.int64))

@@ -73,6 +73,7 @@ def supercell(calculation: Calculation, repeats: tuple[int, int, int]) -> Calcul
     n = int(np.prod(repeats))
 
     def grow(matrix: BlockMatrix | None) -> BlockMatrix | None:
+        """The matrix on the supercell, where there is one."""
         return None if matrix is None else supercell_matrix(matrix, repeats)
 
     return replace(

@@ -161,6 +161,7 @@ def _couplings(l1: int, l2: int, spin: Spin, magnetic: bool) -> list[tuple[int, 
     result = []
 
     def scalar_part(channel: int, grade: int) -> None:
+        """Couplings l1 x l2 of one channel."""
         for l in range(abs(l1 - l2), l1 + l2 + 1):
             tensor = np.zeros((2 * l1 + 1, 2 * l2 + 1, n_channels, 2 * l + 1))
             tensor[:, :, channel] = real_clebsch_gordan(l1, l2, l)
@@ -168,6 +169,7 @@ def _couplings(l1: int, l2: int, spin: Spin, magnetic: bool) -> list[tuple[int, 
 
     def axial_part(first: int, grade: int) -> None:
         # channels run x, y, z while an l = 1 irrep runs y, z, x
+        """Couplings (l1 x l2) x 1e of three channels, x first."""
         channels = [first + 1, first + 2, first]
         for inner in range(abs(l1 - l2), l1 + l2 + 1):
             for l in range(abs(inner - 1), inner + 2):

@@ -176,6 +176,7 @@ def collate(graphs: list[Graph]) -> GraphBatch:
     first_pair = np.cumsum([0] + [g.n_pairs for g in graphs])
 
     def joined(name: str, starts: IntArray | None = None) -> NDArray[np.generic]:
+        """One array of all graphs, indices moved by `starts`."""
         arrays = [getattr(g, name) for g in graphs]
         if starts is not None:
             arrays = [array + start for array, start in zip(arrays, starts, strict=False)]

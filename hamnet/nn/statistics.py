@@ -131,6 +131,7 @@ class _Sums:
         self.distances: dict[tuple[int, int, bool], list[FloatArray]] = {}
 
     def add(self, matrix: BlockMatrix, distance: FloatArray) -> None:
+        """Take in one Hamiltonian; `distance` (n_pairs,) in Angstrom."""
         for group in matrix.groups():
             a, b = group.species_i, group.species_j
             irreps = self.irreps.setdefault(

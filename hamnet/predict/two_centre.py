@@ -255,6 +255,7 @@ class _Samples:
         self._own: dict[int, list[FloatArray]] = {}
 
     def add(self, structure: AtomicStructure, matrix: BlockMatrix) -> None:
+        """Take in one structure and its matrix."""
         if matrix.spin is not Spin.NONE:
             raise PhysicsError(f"a two-centre fit needs a spinless matrix, found {matrix.spin.value}")
         self.basis = matrix.basis if self.basis is None else self.basis.merged(matrix.basis)
@@ -271,6 +272,7 @@ class _Samples:
                 self._values.setdefault((a, b), []).append(project(row, column, r, group.blocks[~own]))
 
     def off_site(self) -> Iterator[tuple[Couple, tuple[FloatArray, FloatArray]]]:
+        """Pair vectors and samples of every f_L, couple by couple."""
         for couple, parts in self._vectors.items():
             vectors, values = np.concatenate(parts), np.concatenate(self._values[couple])
             if len(vectors) > MAXIMUM_SAMPLES:
@@ -279,6 +281,7 @@ class _Samples:
             yield couple, (vectors, values)
 
     def on_site(self) -> dict[int, FloatArray]:
+        """Mean on-site constants of each species."""
         return {a: np.concatenate(parts).mean(axis=0) for a, parts in self._own.items()}
 
 
