@@ -79,6 +79,8 @@ def _show(add_task: Callable[..., int], update: Callable[..., None]) -> Callable
 def _report(result: CollectResult, reporter: Reporter) -> None:
     for source, reason in result.failures:
         reporter.line(f"failed: {source}: {' '.join(reason.split())}")
+    if not result.read and not result.skipped:
+        reporter.line("nothing could be read, so no store was written")
     reporter.line(
         f"{result.output}: read {result.read}, already there {result.skipped}, failed {result.failed}, "
         f"in {result.seconds:.1f} s ({result.megabytes_per_second:.1f} MB/s)"

@@ -72,6 +72,7 @@ class StoreWriter:
         self._spin: str | None = None
         self._open = Packer()
         self._has_stale = False
+        self._discarded = False
         self._check_place()
         self._finished = self._take_up()
 
@@ -120,6 +121,8 @@ class StoreWriter:
         Raises:
             OSError: the store could not be written; the shards are kept, and nothing is left under its name.
         """
+        if self._discarded:
+            return
         self.flush()
         sources = ([self.path] if self._resume and self.path.exists() else []) + self._finished
         if self._has_stale:
@@ -129,7 +132,8 @@ class StoreWriter:
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def discard(self) -> None:
-        """Forget what was written since the last merge, shards included."""
+        """Forget what was written since the last merge, shards included; closing then writes nothing."""
+        self._discarded = True
         self._open, self._finished, self._resume = Packer(), [], False
         shutil.rmtree(self.parts, ignore_errors=True)
 

@@ -56,7 +56,7 @@ class OpenMXReader:
         path = scfout_of(source)
         header = read_header(path)
         deck = Deck.parse(header.deck, path)
-        out = _out_beside(path, SPINS[header.spin])
+        out = _out_beside(path, SPINS[header.spin], deck)
         converged, convergence = _convergence(deck, out)
         if not converged and not allow_unconverged:
             raise ConvergenceError(
@@ -115,9 +115,9 @@ def _is_input(path: Path) -> bool:
         return False
 
 
-def _out_beside(path: Path, spin: Spin) -> OutFile | None:
+def _out_beside(path: Path, spin: Spin, deck: Deck) -> OutFile | None:
     out = path.with_suffix(".out")
-    return read_out(out, 2 if spin is Spin.COLLINEAR else 1) if out.is_file() else None
+    return read_out(out, 2 if spin is Spin.COLLINEAR else 1, deck.kmesh) if out.is_file() else None
 
 
 def _convergence(deck: Deck, out: OutFile | None) -> tuple[bool, str]:
@@ -210,6 +210,7 @@ class _Layout:
 
     @classmethod
     def build(cls, header: ScfoutHeader, species: IntArray, basis: OrbitalBasis) -> _Layout:
+        """Layout of the file's pairs in our order."""
         try:
             pairs, order = PairList.build_with_order(header.i, header.j, header.cell_shift, species)
         except PhysicsError as error:

@@ -17,6 +17,12 @@ FloatArray = NDArray[np.float64]
 NO_MOMENT = 1e-4
 """Moments (Bohr magnetons) all below this are no magnetism: non-collinear ones are printed with five decimals."""
 
+K_SHIFT = np.array([1e-6, -1e-6, 2e-6])
+"""What OpenMX adds to each k-point of its regular mesh. Not in its manual; found by fitting: with it the eigenvalues
+in the .out are those of the stored H and S to 1e-7 eV in 22 calculations (meshes 1 to 15), without it to 3e-5 eV."""
+K_PRINTED = 6e-6
+"""k-points are printed with five decimals, so one of the mesh is at most this far from what stands in the file."""
+
 _NUMBER = r"[-+]?\d+\.\d+"
 _VERSION = re.compile(r"OpenMX Ver\.\s*([\w.]+)")
 _STEP = re.compile(rf"SCF=\s*(\d+)\s+NormRD=\s*({_NUMBER})\s+Uele=\s*({_NUMBER})")
@@ -37,7 +43,7 @@ class OutFile:
         energy: Utot, eV.
         forces: (n_atoms, 3) eV / Angstrom.
         moments: (n_atoms, 3) Mulliken spin moments, Bohr magnetons; along z when collinear; None without magnetism.
-        kpoints: (n_k, 3) fractional, printed with five decimals. eigenvalues: (n_spin, n_k, n_bands) eV.
+        kpoints: (n_k, 3) fractional, those of `on_mesh`. eigenvalues: (n_spin, n_k, n_bands) eV.
     """
 
     version: str
@@ -50,12 +56,13 @@ class OutFile:
     eigenvalues: FloatArray | None
 
 
-def read_out(path: Path, n_spin: int = 1) -> OutFile:
+def read_out(path: Path, n_spin: int = 1, kmesh: tuple[int, int, int] | None = None) -> OutFile:
     """Read a .out.
 
     Args:
         path: the file.
         n_spin: 2 when collinear: two columns of eigenvalues are kept.
+        kmesh: of the input; sets the k-points free from the rounding of their print.
 
     Raises:
         FormatError: the file cannot be read.
@@ -67,7 +74,7 @@ def read_out(path: Path, n_spin: int = 1) -> OutFile:
     version = _VERSION.search(text)
     steps, change = _last_scf(text)
     energies = _ENERGY.findall(text)
-    kpoints, eigenvalues = _eigenvalues(text, n_spin)
+    kpoints, eigenvalues = _eigenvalues(text, n_spin, kmesh)
     energy = float(energies[-1]) * HARTREE if energies else None
     name = version[1].rstrip(".") if version else ""
     return OutFile(name, steps, change, energy, _forces(text, path), _moments(text), kpoints, eigenvalues)
@@ -112,7 +119,21 @@ def _moments(text: str) -> FloatArray | None:
     return moments if np.abs(moments).max() > NO_MOMENT else None
 
 
-def _eigenvalues(text: str, n_spin: int) -> tuple[FloatArray | None, FloatArray | None]:
+def on_mesh(printed: FloatArray, kmesh: tuple[int, int, int]) -> FloatArray:
+    """(n_k, 3) fractional: the k-points that OpenMX solved at, from their five printed decimals.
+
+    Each is a point of the mesh, m / (2 N), plus `K_SHIFT`; as printed when one lies off the mesh (as Monkhorst-Pack's
+    irreducible points may).
+    """
+    twice = 2 * np.array(kmesh)
+    nearest = np.round(printed * twice) / twice
+    exact: FloatArray = nearest + K_SHIFT
+    return exact if (np.abs(nearest - printed) <= K_PRINTED + np.abs(K_SHIFT)).all() else printed
+
+
+def _eigenvalues(
+    text: str, n_spin: int, kmesh: tuple[int, int, int] | None
+) -> tuple[FloatArray | None, FloatArray | None]:
     """k-points and eigenvalues of the Band solver, or of the cluster solver at k = 0."""
     start = text.rfind("Eigenvalues (Hartree)")
     if start < 0:
@@ -122,6 +143,7 @@ def _eigenvalues(text: str, n_spin: int) -> tuple[FloatArray | None, FloatArray 
     marks = list(_KPOINT.finditer(section))
     if marks:
         kpoints = np.array([[float(x) for x in mark.groups()] for mark in marks])
+        kpoints = kpoints if kmesh is None else on_mesh(kpoints, kmesh)
         ends = [mark.start() for mark in marks[1:]] + [len(section)]
         parts = [section[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
     else:

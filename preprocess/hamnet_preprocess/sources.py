@@ -58,7 +58,7 @@ def kind_of(path: Path) -> str:
         return "store"
     if is_chkfile(path):
         return "pyscf"
-    if ".scfout" in path.name:
+    if ".scfout" in path.name or is_scfout(path):
         return "openmx"
     raise FormatError(
         f"{path} ({path.stat().st_size} bytes, {_look(path)}) is nothing that hamnet understands: it reads {UNDERSTOOD}"
@@ -73,6 +73,16 @@ def is_chkfile(path: Path) -> bool:
         with h5py.File(path, "r") as file:
             return "mol" in file or "cell" in file
     except OSError:
+        return False
+
+
+def is_scfout(path: Path) -> bool:
+    """True for a whole OpenMX .scfout under any name: its counts must fit its length and a deck must follow."""
+    from hamnet_preprocess.openmx_scfout import read_header
+
+    try:
+        return bool(read_header(path).deck)
+    except FormatError:
         return False
 
 

@@ -60,6 +60,16 @@ def test_nothing_found(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
 
 
+def test_when_all_fail_the_figures_are_still_told(tmp_path, runs):
+    output = tmp_path / "d.h5"
+    result = invoke("preprocess", "openmx", runs / "broken", "-o", output, "--json")
+    assert result.exit_code == 1
+    figures = json.loads(result.stdout)
+    assert (figures["read"], figures["failed"]) == (0, 1)
+    assert "broken/openmx.scfout" in figures["failures"][0]["reason"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]
+
+
 def test_inspect_store_folder_and_rubbish(tmp_path, runs):
     output = tmp_path / "data.h5"
     invoke("preprocess", "openmx", runs, "-o", output)

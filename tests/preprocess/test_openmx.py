@@ -18,6 +18,7 @@ from hamnet.errors import ConfigError, ConvergenceError, FormatError
 from hamnet.testing import ReaderContract, eigenvalues_at
 from hamnet_preprocess.openmx import OpenMXReader
 from hamnet_preprocess.openmx_band import read_band
+from hamnet_preprocess.openmx_out import on_mesh
 from hamnet_preprocess.reader import reader
 
 GOLDEN_BANDS = ("graphene", "hbn", "bismuthene_soc", "o2_noncollinear_soc")
@@ -37,7 +38,7 @@ def read(name: str, **options: bool) -> Calculation:
 
 class TestContractSpinless(ReaderContract):
     reader = OpenMXReader()
-    eigenvalue_tolerance = 1e-3  # OpenMX prints the k-points with five decimals: 3e-6 x about 10 eV each
+    eigenvalue_tolerance = 1e-5  # the k-points are those of the mesh; S of the highest states amplifies rounding
 
     @pytest.fixture
     def source(self) -> Path:
@@ -156,6 +157,30 @@ def test_noncollinear_moments_are_those_of_the_density_of_h() -> None:
     total = moments.sum(axis=0)
     # Not converged, and spin-orbit coupling turns them a little: 0.9 of antiparallel.
     assert field @ total / np.linalg.norm(field) / np.linalg.norm(total) < -0.9
+
+
+@pytest.mark.parametrize("name", ["diamond/prim", "mos2_soc/prim", "hgraphene_spin", "graphene/train3x3/000", "water"])
+def test_eigenvalues_in_the_out_are_those_of_the_stored_matrices(name: str) -> None:
+    folder = shared_data(f"openmx/{name}")
+    if folder is None:
+        pytest.skip("the shared data is not here")
+    calculation = OpenMXReader().read(folder)
+    assert calculation.kpoints is not None
+    assert calculation.eigenvalues is not None
+    few = slice(0, len(calculation.kpoints), max(1, len(calculation.kpoints) // 5))
+    ours = np.stack([eigenvalues_at(calculation, k) for k in calculation.kpoints[few]], axis=1)
+    theirs = calculation.eigenvalues[:, few]
+    n = min(ours.shape[-1], theirs.shape[-1])
+    # Printed with 14 decimals; S amplifies rounding by its condition, so the highest states are left out.
+    near = ours[..., :n] < calculation.fermi_energy + 5
+    assert np.abs(ours[..., :n] - theirs[..., :n])[near].max() < 2e-7
+
+
+def test_printed_kpoints_go_back_to_their_mesh() -> None:
+    printed = np.array([[-0.42857, 0.14286, 0.0], [0.33333, -0.33333, 0.0]])
+    exact = on_mesh(printed[:1], (7, 7, 1))
+    np.testing.assert_allclose(exact, [[-3 / 7 + 1e-6, 1 / 7 - 1e-6, 2e-6]], atol=1e-15)  # rounding of doubles
+    assert on_mesh(printed, (7, 7, 1)) is printed
 
 
 def test_unconverged_is_refused_unless_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def test_openmx_folder_and_file():
     assert name == folder.name
     ((_, read_file),) = open_source(next(folder.glob("*.scfout")))
     assert np.array_equal(read().hamiltonian.values, read_file().hamiltonian.values)
+
+
+def test_scfout_under_any_name(tmp_path):
+    source = golden_files.golden("openmx/water") / "openmx.scfout"
+    shutil.copy(source, tmp_path / "weird.bin")
+    assert kind_of(tmp_path / "weird.bin") == "openmx"
+    (tmp_path / "other.bin").write_bytes(bytes(4000))
+    with pytest.raises(FormatError, match="nothing that hamnet understands"):
+        kind_of(tmp_path / "other.bin")
 
 
 def test_what_is_not_understood(tmp_path):
