@@ -165,11 +165,7 @@ def compute_bands(
     solver = DenseSolver(project_overlap) if solver is None else solver
     vectors = project != "none"
     check_memory(hamiltonian, vectors)
-    groups, table = (
-        ((), np.zeros((0, hamiltonian.size)))
-        if not vectors
-        else projection_groups(calculation.basis, calculation.structure.species, hamiltonian.spin, project)
-    )
+    groups, table = _projection(calculation, hamiltonian, project)
     energies, weights, projected = [], [], []
     for done, k in enumerate(path.kpoints):
         states = solver.solve(hamiltonian, overlap, k, vectors)
@@ -192,6 +188,13 @@ def compute_bands(
         np.stack(weights, axis=1) if vectors else None,
         np.array(projected),
     )
+
+
+def _projection(calculation: Calculation, hamiltonian: BlochSum, project: str) -> tuple[tuple[str, ...], FloatArray]:
+    """Names of the weights and their (n_groups, n) table; empty where no weights are wanted."""
+    if project == "none":
+        return (), np.zeros((0, hamiltonian.size))
+    return projection_groups(calculation.basis, calculation.structure.species, hamiltonian.spin, project)
 
 
 def electrons(calculation: Calculation) -> float | None:
