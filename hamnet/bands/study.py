@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from hamnet.bands.kpath import KPath, band_path, path_from_points
 from hamnet.bands.plot import plot_bands
 from hamnet.core.calculation import Calculation
 from hamnet.core.reference import ReferenceBands
-from hamnet.errors import ConfigError
 
 Progress = Callable[[int, int], None]
 
@@ -134,8 +133,6 @@ def study_bands(
         on_line: told what starts and what to beware of.
         progress: called with (k-points done, all).
 
-    Raises:
-        ConfigError: a path together with printed bands.
         PhysicsError: bands and reference do not match.
     """
     settings = settings or StudySettings()
@@ -157,11 +154,9 @@ def _choose_path(
     calculation: Calculation, settings: StudySettings, reference: ReferenceBands | Calculation | None
 ) -> KPath:
     if isinstance(reference, ReferenceBands):
-        if settings.path is not None:
-            raise ConfigError(
-                "a path and printed bands exclude each other: the k-points of the printed bands are the path"
-            )
-        return path_from_points(reference.kpoints, calculation.structure, reference.labels)
+        path = path_from_points(reference.kpoints, calculation.structure, reference.labels)
+        unused = "" if settings.path is None else f"; the path {settings.path} is not used"
+        return replace(path, note=path.note + unused)
     return band_path(calculation.structure, settings.path or "auto", settings.points)
 
 

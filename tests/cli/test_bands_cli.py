@@ -28,6 +28,15 @@ def test_bands_meet_those_that_openmx_printed(name: str, tmp_path: Path) -> None
         assert file["energies"].attrs["unit"] == "eV"
 
 
+def test_the_kpoints_of_printed_bands_win_and_it_is_said(tmp_path: Path) -> None:
+    folder = golden("openmx/hbn")
+    arguments = ["bands", str(folder), "--path", "G,M", "--compare", str(folder / "openmx.Band"), "-o", str(tmp_path)]
+    figures = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert figures["kpoints"] == 60
+    assert figures["max_difference_eV"] < 1e-6  # as above
+    assert "the path G,M is not used" in figures["path"]
+
+
 def test_compare_with_itself_and_fat_bands(tmp_path: Path) -> None:
     folder = str(golden("openmx/graphene"))
     arguments = ["bands", folder, "--compare", folder, "--project", "--points", "12", "--window", "-10,5"]
