@@ -133,6 +133,7 @@ def study_bands(
         on_line: told what starts and what to beware of.
         progress: called with (k-points done, all).
 
+    Raises:
         PhysicsError: bands and reference do not match.
     """
     settings = settings or StudySettings()

@@ -126,6 +126,8 @@ def _load_mol(text: Any, path: Path) -> Any:
     values |= {key: _literal(entries.get(key)) for key in _LITERALS}
     values["_built"] = True
     mol.__dict__.update(values)
+    if "a" in entries and mol.rcut is None:  # not in every chkfile; without it no lattice sum
+        mol.rcut = pbc_gto.cell.estimate_rcut(mol, mol.precision)
     return mol
 
 

@@ -1,5 +1,6 @@
 """PySCF cells: real-space blocks from a k-mesh, right off the mesh or refused."""
 
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import PhysicsError
 from hamnet_preprocess.pyscf import PySCFReader
+from hamnet_preprocess.pyscf_chkfile import GROUP
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 from hamnet_preprocess.pyscf_periodic import bloch_eigenvalues, blocks_from_mesh, mesh_of
 
@@ -93,3 +95,12 @@ def test_shifted_or_incomplete_meshes_are_refused(shift):
         mesh_of(points + [shift, 0, 0])
     with pytest.raises(PhysicsError, match="Gamma-centred"):
         mesh_of(points[:-1])
+
+
+def test_a_plain_chkfile_is_read_as_far_as_the_mesh_check(tmp_path):
+    plain = tmp_path / "plain.chk"
+    shutil.copy(GOLDEN, plain)
+    with h5py.File(plain, "r+") as file:
+        del file[GROUP]
+    with pytest.raises(PhysicsError, match="no eigenvalues off the mesh are stored.*it needs about 9x1x1"):
+        PySCFReader().read(plain)
