@@ -172,7 +172,8 @@ class _Demo:
             f"--window={WINDOW[0]:g},{WINDOW[1]:g} --emax {TOP:g} -o {out}/bands"
         )
         calculation = open_source(out / "prediction.h5")[0][1]()
-        settings = StudySettings(window=WINDOW, shown=(None, TOP), title="graphene: predicted (lines) and OpenMX (dashes)", reference_name="OpenMX")
+        title = "graphene: predicted (lines) and OpenMX (dashes)"
+        settings = StudySettings(window=WINDOW, shown=(None, TOP), title=title, reference_name="OpenMX")
         study = study_bands(calculation, out / "bands", printed, settings)
         for line in study.lines():
             self.on_line(line)
