@@ -79,13 +79,26 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str
 
 
 def write_torch(path: Path, content: Mapping[str, Any]) -> None:
-    """torch.save under a temporary name in the same folder, then rename: the file is whole or absent."""
+    """torch.save under a temporary name in the same folder, then rename: the file is whole or absent.
+
+    Raises:
+        FormatError: the disk is full or the folder cannot be written; a file of that name is left as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         torch.save(dict(content), temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> FormatError:
+    """What to tell when a checkpoint cannot be written."""
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0][:120]
+    kept = "the one from before is whole" if path.is_file() else "nothing is left there"
+    return FormatError(f"cannot write {path}: {reason}; {kept}; make room or choose another folder, then go on")
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

@@ -23,6 +23,10 @@ from hamnet.errors import BasisError, PhysicsError
 from hamnet.nn.graph import Graph, GraphBatch, build_graph
 from hamnet.nn.graph import collate as collate_graphs
 
+CACHE_BYTES = 2**31
+"""Samples of one part are kept in memory until they take this much."""
+SAMPLE_ARRAYS = 3
+"""A sample takes about as much as this many arrays of its target: target, S, and the graph's own tensors."""
 MATRICES = ("overlap", "hamiltonian", "reference_hamiltonian", "density")
 
 
@@ -226,7 +230,7 @@ class HamiltonianDataset(Dataset[Sample]):
         names: Sequence[str],
         basis: OrbitalBasis,
         message_cutoff: float,
-        cache_bytes: int = 2**31,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.stores = stores
         self.names = list(names)
@@ -244,7 +248,7 @@ class HamiltonianDataset(Dataset[Sample]):
         name = self.names[index]
         calculation = to_basis(self.stores.read(name), self.basis)
         sample = make_sample(name, calculation, self.basis, self.message_cutoff)
-        size = 3 * sample.target.numel() * sample.target.element_size()  # target, S, and the graph's own tensors
+        size = SAMPLE_ARRAYS * sample.target.nbytes
         if size <= self._room:
             self._room -= size
             self._kept[index] = sample

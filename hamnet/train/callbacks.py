@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 
+from hamnet.nn.checkpoint import unwritable
 from hamnet.train.module import HamiltonianModule
 
 LARGEST_SHARE = 0.05
@@ -54,7 +55,7 @@ class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped 
         if figure is None or not float(figure) < self.best:
             return
         self.best = float(figure)
-        if trainer.is_global_zero and isinstance(pl_module, HamiltonianModule):
+        if isinstance(pl_module, HamiltonianModule):
             figures = {
                 self.monitor: self.best,
                 "epoch": float(trainer.current_epoch),
@@ -65,9 +66,13 @@ class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped 
     def _save_last(self, trainer: pl.Trainer) -> None:
         started = time.monotonic()
         temporary = self.folder / ".last.ckpt.part"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
+        try:
+            trainer.save_checkpoint(temporary)
             temporary.replace(self.folder / "last.ckpt")
+        except (OSError, RuntimeError) as error:
+            raise unwritable(self.folder / "last.ckpt", error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
 

@@ -155,6 +155,8 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the time spent and the plateau to Lightning's file."""
         checkpoint["hamnet"] = {
+            "network": self.model.settings.model_dump_json(),
+            "basis": self.model.basis.hash,
             "seconds_spent": self.seconds_spent,
             "plateau": [self.plateau_factor, self.plateau_best, float(self.plateau_bad)],
         }

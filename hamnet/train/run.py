@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +23,16 @@ from torch.utils.data import DataLoader
 from hamnet.config import Config
 from hamnet.core.calculation import Calculation
 from hamnet.data.splits import Split, random_split, read_split
-from hamnet.errors import ConfigError
+from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from hamnet.nn.dataset import Batch, HamiltonianDataset, StoreCollection, collate
+from hamnet.nn.dataset import CACHE_BYTES, SAMPLE_ARRAYS, Batch, HamiltonianDataset, StoreCollection, collate
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.statistics import fit_statistics
 from hamnet.predict.overlap import fit_overlap
 from hamnet.train.callbacks import Keeper
 from hamnet.train.evaluation import evaluate_calculations, readers, write_evaluation
 from hamnet.train.module import EpochSampler, HamiltonianModule
+from hamnet.train.plan import plan_lines
 from hamnet.train.report import draw_learning_curve
 
 OVERLAP_SAMPLES = 200
@@ -111,6 +113,8 @@ class _Training:
         module = HamiltonianModule(self.start.model, self.config.training, 0)
         loaders = self._loaders()
         module.steps_per_epoch = len(loaders[0])
+        if last is not None:
+            _check_resumable(last, module)
         self._tell_plan(loaders)
         started = time.monotonic()
         with quiet_lightning():
@@ -171,24 +175,13 @@ class _Training:
         return loader(self.split.train, True), validation
 
     def _tell_plan(self, loaders: tuple[DataLoader[Batch], DataLoader[Batch] | None]) -> None:
-        training, split = self.config.training, self.split
-        sample = next(iter(loaders[0]))
-        weights = sum(p.numel() for p in self.start.model.parameters() if p.requires_grad)
-        self.on_line(
-            f"structures: {len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test; "
-            f"a batch has {sample.graphs.n_structures} structures, {sample.graphs.n_atoms} atoms, "
-            f"{sample.graphs.n_pairs} pairs, {sample.target.numel()} numbers"
-        )
-        for species in self.start.basis.species:
-            self.on_line(f"  {species.describe()}")
-        self.on_line(
-            f"network: {weights} parameters, messages within {self.start.statistics.message_cutoff:.2f} A, "
-            f"spin {self.start.spin.value}; {training.device} with {torch.get_num_threads()} threads"
-        )
-        limit = f" or {training.max_minutes:g} minutes" if training.max_minutes else ""
-        self.on_line(
-            f"training: {training.epochs} epochs of {len(loaders[0])} steps{limit}; output in {training.output}"
-        )
+        data: Any = loaders[0].dataset  # samples; Lightning's loader is typed by its batches
+        training = self.config.training
+        batch = collate([data[k] for k in range(min(training.batch_size, len(self.split.train)))])
+        n_kept = len(self.split.train) + len(self.split.validation)
+        kept = min(n_kept / batch.graphs.n_structures * SAMPLE_ARRAYS * batch.target.nbytes, 2.0 * CACHE_BYTES)
+        for line in plan_lines(self.start.model, batch, self.split, training, len(loaders[0]), kept):
+            self.on_line(line)
 
     def _trainer(self, module: HamiltonianModule, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
         training = self.config.training
@@ -281,6 +274,21 @@ def make_split(config: Config, stores: StoreCollection, written: Path | None) ->
     return Split(tuple(sorted(split.train[k] for k in order)), split.validation, split.test)
 
 
+def _check_resumable(last: Path, module: HamiltonianModule) -> None:
+    """Refuse a last.ckpt that is damaged or belongs to another network or other orbitals."""
+    try:
+        state = torch.load(last, map_location="cpu", weights_only=True)["hamnet"]
+        network, basis = state["network"], state["basis"]
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise FormatError(f"{last} does not resume a training: {reason}; start anew in another folder") from error
+    settings = module.model.settings
+    if network != settings.model_dump_json():
+        raise ConfigError(f"{last} is of another network: {network}, now {settings.model_dump_json()}; set it back")
+    if basis != module.model.basis.hash:
+        raise ConfigError(f"{last} was trained on other orbitals than the stores hold now; set data.store back")
+
+
 def _threads(config: Config) -> int:
     if config.training.threads is not None:
         return config.training.threads
@@ -316,9 +324,13 @@ def _fit(
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, loaders[0], loaders[1], ckpt_path=last)
+        trainer.fit(module, loaders[0], loaders[1], ckpt_path=last, weights_only=True if last else None)
     except SystemExit as error:  # Lightning turns Ctrl-C into an exit and leaves the signal ignored
-        on_line(f"interrupted: {module.training_config.output / 'last.ckpt'} is kept, go on with --resume")
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        kept = module.training_config.output / "last.ckpt"
+        on_line(f"interrupted after {trainer.global_step} steps; {kept} is kept: give the same command with --resume")
         raise KeyboardInterrupt from error
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
