@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hamnet.nn.dataset import Batch
 
+SHIFT_WEIGHT = 0.02
+"""Weight of |mu|: mu itself is not learnable to better than some 10 meV, so it must not steer the rest."""
 TINY = 1e-24
 """eV^2 under the root: keeps its derivative finite where the error is exactly zero."""
 
@@ -54,7 +56,11 @@ def difference_and_shift(prediction: Tensor, batch: Batch, energy_zero: str) -> 
     return difference - shift[structure, None] * batch.overlap, shift
 
 
-def hamiltonian_loss(difference: Tensor) -> Tensor:
-    """mean |dH| + sqrt(mean dH^2) in eV: the first counts every number alike, the second the large ones."""
+def hamiltonian_loss(difference: Tensor, shift: Tensor) -> Tensor:
+    """mean |dH| + sqrt(mean dH^2) + w mean |mu| in eV.
+
+    The first counts every number alike, the second the large ones. The third, of small weight, keeps predictions on
+    the energy zero of the training files: without it the zero of a periodic system would drift by electronvolts.
+    """
     root: Tensor = (difference.square().mean() + TINY).sqrt()
-    return difference.abs().mean() + root
+    return difference.abs().mean() + root + SHIFT_WEIGHT * shift.abs().mean()

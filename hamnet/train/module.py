@@ -95,8 +95,8 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch in eV."""
-        difference, _ = difference_and_shift(self.model(batch.graphs), batch, self.training_config.energy_zero)
-        loss = hamiltonian_loss(difference)
+        difference, shift = difference_and_shift(self.model(batch.graphs), batch, self.training_config.energy_zero)
+        loss = hamiltonian_loss(difference, shift)
         self.log("train_loss_eV", loss.detach(), batch_size=batch.graphs.n_structures)
         mae = MILLI * difference.detach().abs().mean()
         self.log(

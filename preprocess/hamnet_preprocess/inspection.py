@@ -120,6 +120,7 @@ def figures_text(figures: Figures) -> list[str]:
 
 def _summary(each: list[Figures]) -> Figures:
     def span(*keys: str) -> list[float] | None:
+        """Smallest and largest of a figure."""
         values = [entry[key] for entry in each for key in keys if entry[key] is not None]
         flat = np.concatenate([np.atleast_1d(np.asarray(v)) for v in values]) if values else np.zeros(0)
         return [flat.min().item(), flat.max().item()] if flat.size else None

@@ -126,18 +126,23 @@ class _Cursor:
         handle.seek(offset)
 
     def doubles(self, count: int, what: str) -> FloatArray:
+        """Read float64 numbers."""
         return self._take("f8", count, what)
 
     def ints(self, count: int, what: str) -> IntArray:
+        """Read int32 numbers."""
         return self._take("i4", count, what).astype(np.int64)
 
     def integer(self, what: str) -> int:
+        """Read one int32."""
         return int(self.ints(1, what)[0])
 
     def text(self, count: int, what: str) -> bytes:
+        """Read raw bytes."""
         return self._take("u1", count, what).tobytes()
 
     def skip(self, size: int, what: str) -> None:
+        """Pass over bytes."""
         self._need(size, what)
         self.offset += size
         self.handle.seek(self.offset)
@@ -158,6 +163,7 @@ class _Cursor:
             )
 
     def bad(self, what: str, found: object, expected: str, offset: int) -> FormatError:
+        """The error with its byte, what was found and expected."""
         return FormatError(
             f"{self.path}: {what} at byte {offset} is {found}, expected {expected}: the file is corrupt or no .scfout"
         )
