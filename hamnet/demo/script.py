@@ -132,8 +132,7 @@ class _Demo:
             f"data:\n  store: {out / 'data.h5'}\n  train_fraction: 0.9\n"
             f"  validation_fraction: 0.1\n  test_fraction: 0.0\n"
             f"network:\n  layers: 1\n  channels: 32\n"
-            f"training:\n  output: {out / 'run'}\n  max_minutes: {minutes}\n  validate_every: 5\n"
-            f"  energy_zero: keep  # all samples are one material from one code: its energy zero can be learnt\n",
+            f"training:\n  output: {out / 'run'}\n  max_minutes: {minutes}\n  validate_every: 5\n",
             encoding="utf-8",
         )
         self._show(f"hamnet train {config}")
