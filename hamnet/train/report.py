@@ -67,7 +67,9 @@ def draw_error_map(errors: Sequence[ShellPairError], basis: OrbitalBasis, path: 
         if len(shells) <= 12:
             for (a, b), value in np.ndenumerate(table):
                 if np.isfinite(value):
-                    axes.text(b, a, f"{value:.2g}", ha="center", va="center", color="white", fontsize=8)
+                    # viridis ends in yellow, where white cannot be read
+                    ink = "black" if value > 0.7 * np.nanmax(table) else "white"
+                    axes.text(b, a, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=8)
         figure.colorbar(image, ax=axes, label="mean absolute error (meV)", shrink=0.8)
     _save(figure, path)
 
