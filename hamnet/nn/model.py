@@ -20,7 +20,7 @@ from hamnet.nn.statistics import Statistics
 from hamnet.nn.tensor_product import GradedIrreps
 
 DEFAULT_LMAX = 4
-"""Degree of the node features: on graphene 4 halves the error of second neighbours against 2, at the same cost."""
+"""Degree of the node features: a pair of second neighbours must see which atom stands between its two."""
 
 
 @contextmanager
