@@ -6,6 +6,8 @@ mu = <dH, S> / <S, S> per structure (sums over all blocks; spinor: S x 1) is rem
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ SHIFT_WEIGHT = 0.02
 """Weight of |mu|: mu itself is not learnable to better than some 10 meV, so it must not steer the rest."""
 TINY = 1e-24
 """eV^2 under the root: keeps its derivative finite where the error is exactly zero."""
+Mean = Callable[[Tensor], Tensor]
+"""Mean over all numbers of a batch; where a batch is spread over processes, over those of all of them."""
 
 
 def energy_shift(difference: Tensor, overlap: Tensor, structure: Tensor, n_structures: int) -> Tensor:
@@ -56,11 +60,16 @@ def difference_and_shift(prediction: Tensor, batch: Batch, energy_zero: str) -> 
     return difference - shift[structure, None] * batch.overlap, shift
 
 
-def hamiltonian_loss(difference: Tensor, shift: Tensor) -> Tensor:
+def hamiltonian_loss(difference: Tensor, shift: Tensor, mean: Mean = torch.mean) -> Tensor:
     """mean |dH| + sqrt(mean dH^2) + w mean |mu| in eV.
 
     The first counts every number alike, the second the large ones. The third, of small weight, keeps predictions on
     the energy zero of the training files: without it the zero of a periodic system would drift by electronvolts.
+
+    Args:
+        difference: (n_values, n_channels) dH.
+        shift: (n_structures,) mu.
+        mean: how numbers are averaged; every mean of the loss goes through it, so that several processes see one loss.
     """
-    root: Tensor = (difference.square().mean() + TINY).sqrt()
-    return difference.abs().mean() + root + SHIFT_WEIGHT * shift.abs().mean()
+    root = (mean(difference.square()) + TINY).sqrt()
+    return mean(difference.abs()) + root + SHIFT_WEIGHT * mean(shift.abs())
