@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from hamnet.core.bloch_sparse import SparseBloch, SparsePattern
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.spin import Spin
 
@@ -29,18 +31,7 @@ class BlochSum:
     def __init__(self, matrix: BlockMatrix) -> None:
         self.spin = matrix.spin
         self.n_orbitals = matrix.n_orbitals
-        pairs = matrix.pairs
-        index = np.arange(pairs.n_pairs)
-        # Three parts: canonical pairs, their reverses in the same order, and the on-site pairs (their own reverses).
-        forward = index[index < pairs.reverse]
-        self._shift = pairs.cell_shift[forward]
-        target = flat_targets(matrix)
-        self._parts = [
-            _Part(matrix, target, forward, +1),
-            _Part(matrix, target, pairs.reverse[forward], -1),
-            _Part(matrix, target, index[index == pairs.reverse], 0),
-        ]
-        self._slots: tuple[list[IntArray], IntArray] | None = None
+        self._matrix = matrix
 
     @property
     def size(self) -> int:
@@ -62,42 +53,47 @@ class BlochSum:
         Returns:
             (n, n); collinear (2, n, n), up then down; spinor (2n, 2n), all up orbitals of the cell, then all down.
         """
-        total = self._sum(kpoint, [part.target for part in self._parts], int(np.prod(self.shape)))
-        return total.reshape(self.shape)
+        return self._sum(kpoint, int(np.prod(self.shape))).reshape(self.shape)
 
     def sparse(self, kpoint: FloatArray) -> list[csr_matrix]:
-        """M(k) as CSR matrices: one; collinear two, up then down; the same numbers as `dense`.
+        """M(k) as CSR matrices: one; collinear two, up then down; as `dense` but for the order of additions.
 
         Args:
             kpoint: (3,) fractional.
         """
-        slots, target = self._compressed()
-        data = self._sum(kpoint, slots, len(target))
-        n = self.size
-        rows, columns = np.divmod(target, n)
-        result = []
-        for s in range(2 if self.spin is Spin.COLLINEAR else 1):
-            part = slice(*np.searchsorted(rows, [s * n, (s + 1) * n]))
-            starts = np.searchsorted(rows[part], np.arange(s * n, (s + 1) * n + 1))
-            result.append(csr_matrix((data[part], columns[part], starts), shape=(n, n)))
-        return result
+        bloch = self._sparse
+        return [bloch.pattern.matrix(bloch.data(kpoint, channel)) for channel in range(bloch.n_channels)]
 
-    def _sum(self, kpoint: FloatArray, targets: list[IntArray], length: int) -> ComplexArray:
-        k = np.asarray(kpoint, dtype=np.float64)
-        # Written out: a matrix product may add in another order, and then k.(-n) is not exactly -(k.n).
-        angle = 2 * np.pi * (k[0] * self._shift[:, 0] + k[1] * self._shift[:, 1] + k[2] * self._shift[:, 2])
-        cosine, sine = np.cos(angle), np.sin(angle)
-        sums = [
-            part.accumulate(cosine, sine, target, length) for part, target in zip(self._parts, targets, strict=True)
+    @cached_property
+    def _sparse(self) -> SparseBloch:
+        return SparseBloch(self._matrix, SparsePattern.of([self._matrix], self.spin, upper=False))
+
+    @cached_property
+    def _forward(self) -> IntArray:
+        """Pairs that come before their reverses."""
+        index = np.arange(self._matrix.pairs.n_pairs)
+        return index[index < self._matrix.pairs.reverse]
+
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        """Canonical pairs, their reverses in the same order, and the on-site pairs (their own reverses)."""
+        matrix, pairs = self._matrix, self._matrix.pairs
+        index = np.arange(pairs.n_pairs)
+        target = flat_targets(matrix)
+        return [
+            _Part(matrix, target, self._forward, +1),
+            _Part(matrix, target, pairs.reverse[self._forward], -1),
+            _Part(matrix, target, index[index == pairs.reverse], 0),
         ]
-        return (sums[0] + sums[1]) + sums[2]
 
-    def _compressed(self) -> tuple[list[IntArray], IntArray]:
-        if self._slots is None:
-            target, slot = np.unique(np.concatenate([part.target for part in self._parts]), return_inverse=True)
-            ends = np.cumsum([len(part.target) for part in self._parts])[:-1]
-            self._slots = list(np.split(slot, ends)), target
-        return self._slots
+    def _sum(self, kpoint: FloatArray, length: int) -> ComplexArray:
+        k = np.asarray(kpoint, dtype=np.float64)
+        shift = self._matrix.pairs.cell_shift[self._forward]
+        # Written out: a matrix product may add in another order, and then k.(-n) is not exactly -(k.n).
+        angle = 2 * np.pi * (k[0] * shift[:, 0] + k[1] * shift[:, 1] + k[2] * shift[:, 2])
+        cosine, sine = np.cos(angle), np.sin(angle)
+        sums = [part.accumulate(cosine, sine, length) for part in self._parts]
+        return (sums[0] + sums[1]) + sums[2]
 
 
 class _Part:
@@ -114,7 +110,7 @@ class _Part:
         self.real = np.ascontiguousarray(values.real)
         self.imag = np.ascontiguousarray(values.imag) if np.iscomplexobj(values) else None
 
-    def accumulate(self, cosine: FloatArray, sine: FloatArray, target: IntArray, length: int) -> ComplexArray:
+    def accumulate(self, cosine: FloatArray, sine: FloatArray, length: int) -> ComplexArray:
         """(length,) sum of value x phase at each target."""
         result = np.zeros(length, dtype=np.complex128)
         if self.sign == 0:
@@ -124,9 +120,9 @@ class _Part:
             real, imag = self.real * c, self.real * s
             if self.imag is not None:
                 real, imag = real - self.imag * s, imag + self.imag * c
-        result.real = np.bincount(target, weights=real, minlength=length)
+        result.real = np.bincount(self.target, weights=real, minlength=length)
         if imag is not None:
-            result.imag = np.bincount(target, weights=imag, minlength=length)
+            result.imag = np.bincount(self.target, weights=imag, minlength=length)
         return result
 
 
