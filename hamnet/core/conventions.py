@@ -73,4 +73,13 @@ def from_ours(blocks: NDArray[Any], convention: OrbitalConvention, row: Species,
 HAMNET = OrbitalConvention("hamnet")
 OPENMX = OrbitalConvention("openmx", {1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}, maximum_l=3)
 PYSCF = OrbitalConvention("pyscf", {1: (1, 2, 0)})
-CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF)}
+ABACUS = OrbitalConvention(
+    "abacus",
+    {1: (2, 0, 1), 2: (4, 2, 0, 1, 3), 3: (6, 4, 2, 0, 1, 3, 5)},
+    {1: (-1, 1, -1), 2: (1, -1, 1, -1, 1), 3: (-1, 1, -1, 1, -1, 1, -1)},
+    maximum_l=3,
+)
+"""m = 0, 1, -1, 2, -2, ..., sign (-1)^m (source: the ABACUS converter of DeepH-pack, mzjb/DeepH-pack)."""
+SIESTA = OrbitalConvention("siesta", signs={l: tuple((-1) ** abs(m) for m in range(-l, l + 1)) for l in range(1, 7)})
+"""m = -l..l, odd m flipped."""
+CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF, ABACUS, SIESTA)}

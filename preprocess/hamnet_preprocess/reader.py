@@ -12,6 +12,8 @@ from hamnet.errors import ConfigError
 READER_CLASSES = {
     "openmx": ("hamnet_preprocess.openmx", "OpenMXReader"),
     "pyscf": ("hamnet_preprocess.pyscf", "PySCFReader"),
+    "deeph": ("hamnet_preprocess.deeph", "DeepHReader"),
+    "deeph-legacy": ("hamnet_preprocess.deeph", "DeepHLegacyReader"),
 }
 """Name of the code -> module and class; a module is imported only when its reader is asked for."""
 
