@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,41 @@ from hamnet.errors import BasisError
 
 MAXIMUM_L = 6
 SPECTROSCOPIC = "spdfghi"
+MINIMUM_POINTS = 16
+"""A radial function with fewer points is no table of an orbital."""
+
+
+@dataclass(frozen=True)
+class RadialFunction:
+    """R(r) with phi(r) = R(|r|) Y_lm(r / |r|) as a piecewise cubic; zero beyond the last point.
+
+    Between two points R is the cubic with the values and slopes given there (Hermite), so that a DFT code's own
+    interpolation of a table can be kept; below the first point it goes as r^l.
+
+    Args:
+        r: increasing distances from the nucleus in Angstrom, at least `MINIMUM_POINTS`.
+        values: R at these distances in Angstrom^(-3/2), so that int r^2 R^2 dr = 1.
+        slopes: dR/dr at these distances in Angstrom^(-5/2).
+
+    Raises:
+        BasisError: too few points, distances that do not increase, or a number that is not finite.
+    """
+
+    r: tuple[float, ...]
+    values: tuple[float, ...]
+    slopes: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        r = np.array(self.r)
+        if not len(self.slopes) == len(self.values) == len(self.r) >= MINIMUM_POINTS:
+            raise BasisError(
+                f"a radial function has {len(self.r)} distances, {len(self.values)} values and {len(self.slopes)} "
+                f"slopes, expected as many of each, at least {MINIMUM_POINTS}"
+            )
+        if not all(np.isfinite(numbers).all() for numbers in (r, self.values, self.slopes)):
+            raise BasisError("a radial function holds a number that is not finite")
+        if r[0] < 0 or (np.diff(r) <= 0).any():
+            raise BasisError("the distances of a radial function must be positive and increase")
 
 
 @dataclass(frozen=True)
@@ -27,12 +62,14 @@ class Shell:
             it has no sharp end (Gaussians).
         exponents: Gaussian exponents (1 / bohr^2), empty for other kinds.
         coefficients: contraction coefficients of normalised primitives as PySCF keeps them, empty for other kinds.
+        radial: the radial function of a numerical orbital; None where it is not known.
     """
 
     l: int
     radius: float | None = None
     exponents: tuple[float, ...] = ()
     coefficients: tuple[float, ...] = ()
+    radial: RadialFunction | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.l <= MAXIMUM_L:
@@ -90,6 +127,15 @@ class Species:
         radii = [shell.radius for shell in self.shells]
         return None if any(r is None for r in radii) else max(r for r in radii if r is not None)
 
+    @property
+    def has_radial_functions(self) -> bool:
+        """True when the radial function of every shell is known."""
+        return all(shell.radial is not None for shell in self.shells)
+
+    def without_radial_functions(self) -> Species:
+        """The same orbitals with their radial functions forgotten."""
+        return replace(self, shells=tuple(replace(shell, radial=None) for shell in self.shells))
+
     def describe(self) -> str:
         """Short text as "C5.0-s2p1: 2s 1p, 5 orbitals, 4 valence electrons"."""
         counts = {letter: sum(s.l == k for s in self.shells) for k, letter in enumerate(SPECTROSCOPIC)}
@@ -115,7 +161,7 @@ class OrbitalBasis:
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hex digits that change with any shell, radius or label."""
+        """Sixteen hex digits that change with any shell, radius, radial function or label."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     @property
@@ -153,19 +199,15 @@ class OrbitalBasis:
         return np.array([found[z][0] for z in atomic_numbers.tolist()], dtype=np.int64)
 
     def merged(self, other: OrbitalBasis) -> OrbitalBasis:
-        """Union of two bases, this one's species first.
+        """Union of two bases, this one's species first; radial functions that one of the two knows are kept.
 
         Raises:
             BasisError: the same label stands for different orbitals.
         """
-        mine = {s.label: s for s in self.species}
-        extra = []
+        union = {s.label: s for s in self.species}
         for species in other.species:
-            if species.label not in mine:
-                extra.append(species)
-            elif mine[species.label] != species:
-                raise BasisError(f"species {species.label!r} means different orbitals in the two bases")
-        return OrbitalBasis(self.species + tuple(extra))
+            union[species.label] = _joined(union.get(species.label, species), species)
+        return self if tuple(union.values()) == self.species else OrbitalBasis(tuple(union.values()))
 
     def n_electrons(self, species: NDArray[np.int64]) -> float:
         """Valence electrons of the neutral structure."""
@@ -173,7 +215,7 @@ class OrbitalBasis:
 
     def to_json(self) -> str:
         """Canonical JSON text; `from_json` gives back an equal basis."""
-        return json.dumps([asdict(s) for s in self.species], sort_keys=True)
+        return json.dumps([_species_to_dict(s) for s in self.species], sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> OrbitalBasis:
@@ -181,6 +223,37 @@ class OrbitalBasis:
         return cls(tuple(_species_from_dict(entry) for entry in json.loads(text)))
 
 
+def _joined(one: Species, other: Species) -> Species:
+    """One species from two readings of it, of which one may lack the radial functions."""
+    if one == other:
+        return one
+    if one.without_radial_functions() == other.without_radial_functions():
+        if not other.has_radial_functions:
+            return one
+        if not one.has_radial_functions:
+            return other
+        raise BasisError(f"species {one.label!r} has different radial functions in the two bases")
+    raise BasisError(f"species {one.label!r} means different orbitals in the two bases")
+
+
+def _species_to_dict(species: Species) -> dict[str, Any]:
+    entry = asdict(species)
+    for shell in entry["shells"]:
+        if shell["radial"] is None:
+            del shell["radial"]  # so that the text, and the hash, of a basis without them is what it always was
+    return entry
+
+
 def _species_from_dict(entry: dict[str, Any]) -> Species:
-    shells = tuple(Shell(s["l"], s["radius"], tuple(s["exponents"]), tuple(s["coefficients"])) for s in entry["shells"])
-    return Species(entry["label"], entry["atomic_number"], entry["valence_electrons"], shells)
+    return Species(
+        entry["label"],
+        entry["atomic_number"],
+        entry["valence_electrons"],
+        tuple(_shell_from_dict(shell) for shell in entry["shells"]),
+    )
+
+
+def _shell_from_dict(entry: dict[str, Any]) -> Shell:
+    radial = entry.get("radial")
+    function = None if radial is None else RadialFunction(*(tuple(radial[key]) for key in ("r", "values", "slopes")))
+    return Shell(entry["l"], entry["radius"], tuple(entry["exponents"]), tuple(entry["coefficients"]), function)
