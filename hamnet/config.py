@@ -55,6 +55,9 @@ class DataConfig(_Section):
 class NetworkConfig(_Section):
     """Size of the network."""
 
+    preset: Literal["light", "medium", "large"] | None = None
+    """`hamnet train` chooses the keys that are not given, by basis and data, to be of this size; null: the defaults.
+    Without any network section it chooses the size too."""
     layers: Annotated[int, Field(ge=1)] = 2
     """Number of message-passing layers."""
     channels: Annotated[int, Field(ge=1)] = 32
@@ -67,6 +70,9 @@ class NetworkConfig(_Section):
     """Radial basis functions of the distance."""
     radial_hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the radial network."""
+    baseline: Literal["none", "two_centre", "reference"] = "none"
+    """What is taken from H before the network learns the rest: nothing; smooth functions of distance fitted to the
+    training part; or the H0 (`reference_hamiltonian`) of the stores, as `hamnet label --reference` writes it."""
 
 
 class TrainingConfig(_Section):
@@ -78,8 +84,10 @@ class TrainingConfig(_Section):
     """Largest number of passes over the training part."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock budget of the fit in minutes; null: no limit. With one, the learning rate follows the clock."""
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    """Structures per step."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Structures per step; null: 1, unless `batch_pairs` is given."""
+    batch_pairs: Annotated[int, Field(ge=1)] | None = None
+    """About so many pairs per step, at least one structure: for structures of different sizes."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """Largest learning rate of AdamW."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
@@ -105,11 +113,13 @@ class TrainingConfig(_Section):
     device: Literal["cpu", "cuda"] = "cpu"
     """Kind of device."""
     devices: Annotated[int, Field(ge=1)] = 1
-    """Number of devices; more than 1 is refused for now."""
+    """Processes (each with a GPU of its own on cuda) that share every batch: the result is that of one, to rounding."""
+    precision: Literal["float32", "float64", "bf16"] = "float32"
+    """Of the network; bf16: float32 weights, products in bfloat16, GPUs only. Loss and sums are float64 in any case."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; null: OMP_NUM_THREADS when set, else all cores."""
+    """CPU threads of each process; null: OMP_NUM_THREADS when set, else all cores, shared among `devices`."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read and collate batches; 0: the main process."""
+    """Processes that read and collate batches for each device; 0: the training process itself."""
     seed: int = 0
     """Seed of weights and of the order of batches."""
     log_every: Annotated[int, Field(ge=1)] = 10
@@ -118,9 +128,11 @@ class TrainingConfig(_Section):
     """Show a progress bar."""
 
     @model_validator(mode="after")
-    def _check_devices(self) -> TrainingConfig:
-        if self.devices != 1:
-            raise ValueError(f"devices is {self.devices}, but only 1 is supported for now: leave the key out")
+    def _check_keys(self) -> TrainingConfig:
+        if self.batch_size is not None and self.batch_pairs is not None:
+            raise ValueError("batch_size and batch_pairs are both given: leave one of them out")
+        if self.precision == "bf16" and self.device == "cpu":
+            raise ValueError("precision bf16 is for GPUs: take float32 on the cpu, or device cuda")
         return self
 
 

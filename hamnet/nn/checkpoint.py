@@ -22,6 +22,7 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
 from hamnet.errors import FormatError
 from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import Statistics
 
 KIND = "hamnet checkpoint"
@@ -42,6 +43,7 @@ class Checkpoint:
         overlap_arrays: fitted overlap as plain arrays; None where the orbitals are Gaussians.
         metadata: text and numbers: figures of the training, versions.
         sha256: of the file; empty when it was not read from one.
+        baseline: what is added to the network's output to make H; None: nothing.
     """
 
     model: HamiltonianModel
@@ -52,6 +54,7 @@ class Checkpoint:
     overlap_arrays: ArrayDict | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    baseline: Baseline | None = None
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -63,6 +66,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str
         state: weights to write instead of the model's own (an average of them).
     """
     weights = checkpoint.model.state_dict() if state is None else state
+    baseline = None if checkpoint.baseline is None else checkpoint.baseline.to_arrays()
     content = {
         "kind": KIND,
         "format": FORMAT,
@@ -73,6 +77,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str
         "weights": {name: value.detach().cpu() for name, value in weights.items()},
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "overlap": None if checkpoint.overlap_arrays is None else _tensors(checkpoint.overlap_arrays),
+        "baseline": None if baseline is None else _tensors(baseline),
         "metadata": checkpoint.metadata,
     }
     write_torch(Path(path), content)
@@ -119,8 +124,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     except RuntimeError as error:
         raise FormatError(f"{path}: the weights do not fit the network that the file describes: {error}") from error
     overlap = None if content["overlap"] is None else _arrays(content["overlap"])
+    stored = content.get("baseline")  # absent from files of the first versions
+    baseline = None if stored is None else Baseline.from_arrays(_arrays(stored), spin)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Checkpoint(model.eval(), config, basis, spin, statistics, overlap, content["metadata"], digest)
+    return Checkpoint(model.eval(), config, basis, spin, statistics, overlap, content["metadata"], digest, baseline)
 
 
 def read_content(path: Path | str) -> dict[str, Any]:

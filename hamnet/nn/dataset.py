@@ -13,20 +13,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hamnet.core.basis import OrbitalBasis
-from hamnet.core.blocks import BlockMatrix, species_groups
+from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
 from hamnet.core.pairs import PairList
 from hamnet.core.spin import Spin, pauli_to_spinor
-from hamnet.data.irrep_blocks import channels_to_values, values_to_channels
 from hamnet.data.store import Store
 from hamnet.errors import BasisError, PhysicsError
 from hamnet.nn.graph import Graph, GraphBatch, build_graph
 from hamnet.nn.graph import collate as collate_graphs
+from hamnet.nn.prior import Baseline, matrix_channels
 
 CACHE_BYTES = 2**31
 """Samples of one part are kept in memory until they take this much."""
-SAMPLE_ARRAYS = 3
-"""A sample takes about as much as this many arrays of its target: target, S, and the graph's own tensors."""
+SAMPLE_ARRAYS = 4
+"""A sample takes about as much as this many arrays of its target: target, baseline, S, and the graph's own tensors."""
 MATRICES = ("overlap", "hamiltonian", "reference_hamiltonian", "density")
 
 
@@ -37,14 +37,17 @@ class Sample:
     Args:
         name: name in the store.
         graph: input of the network.
-        target: (n_values, n_channels) float64, eV; the real channels of `hamnet.data.irrep_blocks.spin_channels`.
+        target: (n_values, n_channels) float64, eV: H - baseline, what the network is to give, in the real channels of
+            `hamnet.data.irrep_blocks.spin_channels`.
         overlap: (n_values, n_channels) float64, S in the spin layout of H.
+        baseline: (n_values, n_channels) float64, eV: what is added to the network's output to make H.
     """
 
     name: str
     graph: Graph
     target: Tensor
     overlap: Tensor
+    baseline: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +56,14 @@ class Batch:
 
     Args:
         graphs: input of the network.
-        target, overlap: (n_values, n_channels) float64.
+        target, overlap, baseline: (n_values, n_channels) float64; see `Sample`.
         names: names in the store.
     """
 
     graphs: GraphBatch
     target: Tensor
     overlap: Tensor
+    baseline: Tensor
     names: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -68,6 +72,7 @@ class Batch:
             self.graphs.to(device),
             self.target.to(device),
             self.overlap.to(device),
+            self.baseline.to(device),
             self.names,
         )
 
@@ -79,24 +84,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         graphs,
         graphs.flatten([sample.target for sample in samples]),
         graphs.flatten([sample.overlap for sample in samples]),
+        graphs.flatten([sample.baseline for sample in samples]),
         tuple(sample.name for sample in samples),
     )
-
-
-def matrix_channels(matrix: BlockMatrix) -> NDArray[np.float64]:
-    """(n_spinless_values, n_channels) real channels of a matrix; see `hamnet.data.irrep_blocks.spin_channels`."""
-    return values_to_channels(matrix.values, matrix.spin, _shapes(matrix))
-
-
-def matrix_from_channels(channels: NDArray[np.float64], like: BlockMatrix) -> BlockMatrix:
-    """The inverse of `matrix_channels` on the pairs and layout of another matrix."""
-    return like.with_values(channels_to_values(channels, like.spin, _shapes(like)))
-
-
-def _shapes(matrix: BlockMatrix) -> list[tuple[int, int, int]]:
-    n = matrix.basis.n_orbitals.tolist()
-    groups = species_groups(matrix.pairs, matrix.species, len(n))
-    return [(part.stop - part.start, n[a], n[b]) for a, b, part in groups]
 
 
 def overlap_like(overlap: BlockMatrix, matrix: BlockMatrix) -> BlockMatrix:
@@ -154,21 +144,37 @@ def _reindexed(matrix: BlockMatrix, basis: OrbitalBasis, species: NDArray[np.int
     return BlockMatrix.from_values(pairs, basis, species, matrix.spin, values)
 
 
-def make_sample(name: str, calculation: Calculation, basis: OrbitalBasis, message_cutoff: float) -> Sample:
+def make_sample(
+    name: str,
+    calculation: Calculation,
+    basis: OrbitalBasis,
+    message_cutoff: float,
+    baseline: Baseline | None = None,
+) -> Sample:
     """Sample from a calculation that has a Hamiltonian.
 
+    Args:
+        name: name in the store.
+        calculation: with species counted as in `basis`.
+        basis: orbitals of the model.
+        message_cutoff: Angstrom.
+        baseline: what is subtracted from H; None: nothing.
+
     Raises:
-        PhysicsError: the calculation has no Hamiltonian.
+        PhysicsError: the calculation has no Hamiltonian, or the baseline is a reference that it does not have.
     """
     if calculation.hamiltonian is None:
         raise PhysicsError(f"{name} has no Hamiltonian, so nothing can be learnt from it: leave it out of the split")
     matrix = calculation.hamiltonian
-    overlap = overlap_like(calculation.overlap, matrix)
+    target = matrix_channels(matrix).copy()
+    known = None if baseline is None else baseline.of(calculation)
+    subtracted = np.zeros_like(target) if known is None else matrix_channels(known)
     return Sample(
         name,
         build_graph(calculation.structure, matrix.pairs, basis, message_cutoff),
-        torch.from_numpy(matrix_channels(matrix).copy()),
-        torch.from_numpy(matrix_channels(overlap).copy()),
+        torch.from_numpy(target - subtracted),
+        torch.from_numpy(matrix_channels(overlap_like(calculation.overlap, matrix)).copy()),
+        torch.from_numpy(subtracted.copy()),
     )
 
 
@@ -222,6 +228,7 @@ class HamiltonianDataset(Dataset[Sample]):
         basis: orbitals of the model; must hold the species of the data.
         message_cutoff: reach of the messages in Angstrom.
         cache_bytes: samples are kept in memory until they take this much; the rest is read again each time.
+        baseline: what is subtracted from H; None: nothing.
     """
 
     def __init__(
@@ -231,11 +238,13 @@ class HamiltonianDataset(Dataset[Sample]):
         basis: OrbitalBasis,
         message_cutoff: float,
         cache_bytes: int = CACHE_BYTES,
+        baseline: Baseline | None = None,
     ) -> None:
         self.stores = stores
         self.names = list(names)
         self.basis = basis
         self.message_cutoff = message_cutoff
+        self.baseline = baseline
         self._room = cache_bytes
         self._kept: dict[int, Sample] = {}
 
@@ -247,7 +256,7 @@ class HamiltonianDataset(Dataset[Sample]):
             return self._kept[index]
         name = self.names[index]
         calculation = to_basis(self.stores.read(name), self.basis)
-        sample = make_sample(name, calculation, self.basis, self.message_cutoff)
+        sample = make_sample(name, calculation, self.basis, self.message_cutoff, self.baseline)
         size = SAMPLE_ARRAYS * sample.target.nbytes
         if size <= self._room:
             self._room -= size

@@ -14,8 +14,21 @@ from hamnet.nn.graph import build_graph, collate
 from hamnet.nn.model import HamiltonianModel
 
 
-def evaluate(model: HamiltonianModel, structure: AtomicStructure, pairs: PairList, device: torch.device) -> BlockMatrix:
+def evaluate(
+    model: HamiltonianModel,
+    structure: AtomicStructure,
+    pairs: PairList,
+    device: torch.device,
+    baseline: BlockMatrix | None = None,
+) -> BlockMatrix:
     """H of a structure on the given pairs: eV, float64 or complex128, hermitian to the last bit.
+
+    Args:
+        model: the network.
+        structure: with species counted as the model does.
+        pairs: blocks wanted.
+        device: where the network runs.
+        baseline: what is added to the network's output, on the same pairs; None: nothing.
 
     Raises:
         PhysicsError: the network gave a number that is not finite.
@@ -31,4 +44,6 @@ def evaluate(model: HamiltonianModel, structure: AtomicStructure, pairs: PairLis
     if not np.isfinite(real).all():
         raise PhysicsError("the network predicts numbers that are not finite: the checkpoint is damaged or diverged")
     matrix = BlockMatrix.from_values(pairs, basis, structure.species, spin, channels_to_values(real, spin, shapes))
+    if baseline is not None:
+        matrix = matrix.with_values(matrix.values + baseline.values)
     return matrix if matrix.hermitian_residual()[0] == 0.0 else matrix.symmetrised()

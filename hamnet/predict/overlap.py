@@ -15,8 +15,8 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
 from hamnet.core.pairs import PairList, neighbour_pairs, orbital_pairs
 from hamnet.core.structure import AtomicStructure
+from hamnet.data.two_centre import TwoCentreFit
 from hamnet.errors import BasisError, PhysicsError
-from hamnet.predict.two_centre import TwoCentreFit
 
 SAME_PLACE = 1e-3
 """Atoms of a given overlap must stand this close (Angstrom) to those of the structure."""

@@ -70,7 +70,8 @@ def evaluate_calculations(
         truth = calculation.hamiltonian
         if truth is None:
             raise PhysicsError(f"{name} has no Hamiltonian to compare with: leave it out of the split")
-        prediction = predict_matrix(model, calculation.structure, truth.pairs, torch.device(device))
+        known = None if checkpoint.baseline is None else checkpoint.baseline.of(calculation)
+        prediction = predict_matrix(model, calculation.structure, truth.pairs, torch.device(device), known)
         own = HamiltonianErrors(checkpoint.basis)
         remove = removes_zero(checkpoint, calculation)
         for collector in (own, errors):

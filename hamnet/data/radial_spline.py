@@ -98,26 +98,28 @@ def fit_radial(distance: FloatArray, values: FloatArray, cutoff: float) -> Radia
     best: tuple[float, float, float] = (np.inf, KNOT_SPACINGS[0], PENALTIES[2])
     if held_out.any():
         for spacing in KNOT_SPACINGS:
-            knots = _knots(float(distance.min()), cutoff, spacing)
+            knots = spline_knots(float(distance.min()), cutoff, spacing)
             fits = _solve(knots, distance[~held_out], values[~held_out], PENALTIES)
-            design = _design(knots, distance[held_out])
+            design = spline_design(knots, distance[held_out])
             for penalty, coefficients in zip(PENALTIES, fits, strict=True):
                 error = float(np.sqrt(np.mean((design @ coefficients - values[held_out]) ** 2)))
                 best = min(best, (error, spacing, penalty))
-    knots = _knots(float(distance.min()), cutoff, best[1])
+    knots = spline_knots(float(distance.min()), cutoff, best[1])
     (coefficients,) = _solve(knots, distance, values, (best[2],))
     padded = np.concatenate((coefficients, np.zeros((VANISHING, values.shape[1]))))
     return RadialSpline(knots, padded, seen)
 
 
-def _knots(least: float, cutoff: float, spacing: float) -> FloatArray:
+def spline_knots(least: float, cutoff: float, spacing: float) -> FloatArray:
+    """Knots of quintic splines from a little below `least` to the cutoff, about `spacing` apart (Angstrom)."""
     start = min(max(least - INNER_MARGIN, 0.0), cutoff - spacing)
     count = max(int(np.ceil((cutoff - start) / spacing)), 4)
     inner = np.linspace(start, cutoff, count + 1)
     return np.concatenate((np.full(DEGREE, start), inner, np.full(DEGREE, cutoff)))
 
 
-def _design(knots: FloatArray, distance: FloatArray) -> FloatArray:
+def spline_design(knots: FloatArray, distance: FloatArray) -> FloatArray:
+    """(n, n_splines) values of the splines that vanish with slope and curvature at the last knot; distances inside."""
     inside = np.clip(distance, knots[0], knots[-1])
     design: FloatArray = BSpline.design_matrix(inside, knots, DEGREE).toarray()[:, :-VANISHING]
     return design
@@ -127,7 +129,7 @@ def _solve(
     knots: FloatArray, distance: FloatArray, values: FloatArray, penalties: tuple[float, ...]
 ) -> list[FloatArray]:
     """Coefficients for each penalty; one QR of the data, then small least-squares problems."""
-    q, r = np.linalg.qr(_design(knots, distance))
+    q, r = np.linalg.qr(spline_design(knots, distance))
     target = q.T @ values
     size = r.shape[1]
     grid = np.linspace(knots[0], knots[-1], 4 * size)

@@ -7,7 +7,7 @@ pair vector r alone and commutes with rotations, so its block is
     G^L_{m1 m2} = sqrt(4 pi / (2L + 1)) sum_M C^{l_1 l_2 L}_{m1 m2 M} Y_LM,
 
 C the orthonormal real Clebsch-Gordan coefficients; the G are orthonormal as matrices, so each sample of a block gives
-a sample of every f_L by a projection. The f_L are splines (`hamnet.predict.radial_spline`).
+a sample of every f_L by a projection. The f_L are splines (`hamnet.data.radial_spline`).
 On-site blocks of a rotation-invariant matrix are constants c_pq times the identity between shells of equal l.
 The overlap is exactly of this kind; a Hamiltonian is roughly, which makes this a prior for it.
 """
@@ -29,8 +29,8 @@ from hamnet.core.rotation import real_spherical_harmonics
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.irrep_blocks import real_clebsch_gordan
+from hamnet.data.radial_spline import RadialSpline, fit_radial
 from hamnet.errors import BasisError, FormatError, PhysicsError
-from hamnet.predict.radial_spline import RadialSpline, fit_radial
 
 FloatArray = NDArray[np.float64]
 Couple = tuple[int, int]
@@ -64,30 +64,46 @@ def channels(row: Species, column: Species) -> list[Channel]:
     ]
 
 
-def angular_blocks(channel: Channel, directions: FloatArray) -> FloatArray:
-    """(n, 2 l_1 + 1, 2 l_2 + 1) orthonormal matrices G^L of unit vectors (n, 3)."""
-    coupling = real_clebsch_gordan(channel.l_row, channel.l_column, channel.l_total)
-    harmonics = real_spherical_harmonics(channel.l_total, directions)
-    scale = np.sqrt(4 * np.pi / (2 * channel.l_total + 1))
-    result: FloatArray = scale * np.einsum("abm,nm->nab", coupling, harmonics)
-    return result
+class Directions:
+    """Unit vectors with their harmonics, each degree worked out once.
+
+    Args:
+        vectors: (n, 3), not zero.
+    """
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self.unit: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        self._harmonics: dict[int, FloatArray] = {}
+
+    def harmonics(self, l: int) -> FloatArray:
+        """(n, 2l + 1) sqrt(4 pi / (2l + 1)) Y_lm: of norm one for every direction."""
+        if l not in self._harmonics:
+            self._harmonics[l] = np.sqrt(4 * np.pi / (2 * l + 1)) * real_spherical_harmonics(l, self.unit)
+        return self._harmonics[l]
+
+    def blocks(self, channel: Channel) -> FloatArray:
+        """(n, 2 l_1 + 1, 2 l_2 + 1) orthonormal matrices G^L."""
+        coupling = real_clebsch_gordan(channel.l_row, channel.l_column, channel.l_total)
+        size = coupling.shape[-1]
+        flat = self.harmonics(channel.l_total) @ coupling.reshape(-1, size).T
+        return flat.reshape(-1, *coupling.shape[:2])
 
 
 def project(row: Species, column: Species, vectors: FloatArray, blocks: FloatArray) -> FloatArray:
     """(n, n_channels) samples of every f_L from blocks (n, n_i, n_j) at pair vectors (n, 3)."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = Directions(vectors)
     columns = [
-        np.einsum("nab,nab->n", angular_blocks(c, unit), blocks[:, c.rows, c.columns]) for c in channels(row, column)
+        np.einsum("nab,nab->n", directions.blocks(c), blocks[:, c.rows, c.columns]) for c in channels(row, column)
     ]
     return np.stack(columns, axis=1)
 
 
 def expand(row: Species, column: Species, vectors: FloatArray, values: FloatArray) -> FloatArray:
     """(n, n_i, n_j) blocks from the functions' values (n, n_channels): the inverse of `project`."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = Directions(vectors)
     blocks = np.zeros((len(vectors), row.n_orbitals, column.n_orbitals))
     for k, c in enumerate(channels(row, column)):
-        blocks[:, c.rows, c.columns] += values[:, k, None, None] * angular_blocks(c, unit)
+        blocks[:, c.rows, c.columns] += values[:, k, None, None] * directions.blocks(c)
     return blocks
 
 
@@ -240,7 +256,7 @@ class TwoCentreFit:
                 return np.zeros((len(vectors), row.n_orbitals, column.n_orbitals))
             raise BasisError(
                 f"no pair {row.label!r} - {column.label!r} was in the fitted data, and the structure has "
-                f"{len(vectors)}: give the overlap from a file, or train on structures that have such neighbours"
+                f"{len(vectors)}: train on structures that have such neighbours, or (S alone) give it from a file"
             )
         return expand(row, column, vectors, spline(np.linalg.norm(vectors, axis=1)))
 
