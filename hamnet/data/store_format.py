@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,19 @@ from numpy.typing import NDArray
 from hamnet.errors import FormatError
 
 FORMAT_NAME = "hamnet-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version written. 2: the shells of the attribute `basis` may carry radial functions; all else is as in 1."""
+READABLE_VERSIONS = (1, 2)
 
-UPGRADES: dict[int, Callable[[Path, Path], None]] = {}
+
+def _with_radial_functions(old: Path, new: Path) -> None:
+    """Version 1 is version 2 of a basis without radial functions."""
+    shutil.copyfile(old, new)
+    with h5py.File(new, "r+") as file:
+        file.attrs["version"] = 2
+
+
+UPGRADES: dict[int, Callable[[Path, Path], None]] = {1: _with_radial_functions}
 """version -> function(old file, new file) that writes the same data one version later."""
 
 KINDS = ("overlap", "hamiltonian", "reference_hamiltonian", "density")
@@ -121,7 +132,7 @@ GLOSSARY = {
 
 
 def check_header(path: Path, attributes: Any) -> None:
-    """Refuse a file that is not a store of this version.
+    """Refuse a file that is not a store of a version that this hamnet reads.
 
     Raises:
         FormatError: another format, or another version.
@@ -133,9 +144,10 @@ def check_header(path: Path, attributes: Any) -> None:
             f"{FORMAT_NAME!r}; make a store with `hamnet preprocess`"
         )
     version = int(attributes.get("version", 0))
-    if version == FORMAT_VERSION:
+    if version in READABLE_VERSIONS:
         return
-    found = f"{path} is a store of version {version}, this hamnet reads version {FORMAT_VERSION}"
+    readable = " and ".join(str(v) for v in READABLE_VERSIONS)
+    found = f"{path} is a store of version {version}, this hamnet reads version {readable}"
     if version > FORMAT_VERSION:
         raise FormatError(f"{found}: update hamnet, or make the store again with `hamnet preprocess`")
     if all(step in UPGRADES for step in range(version, FORMAT_VERSION)):

@@ -100,8 +100,6 @@ class StoreWriter:
             self._has_stale = True
         spin = self._agreed_spin(name, calculation)
         basis = calculation.basis if self._basis is None else self._basis.merged(calculation.basis)
-        if self._basis is not None and len(basis.species) == len(self._basis.species):
-            basis = self._basis
         self._open.add(name, in_basis(calculation, basis), fingerprint)
         self._basis, self._spin = basis, spin
         self.fingerprints[name] = fingerprint

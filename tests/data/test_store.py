@@ -7,7 +7,7 @@ import pickle
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from store_cases import SPECIES, calculations, random_calculation, water
 
-from hamnet.core.basis import OrbitalBasis, Shell, Species
+from hamnet.core.basis import OrbitalBasis, RadialFunction, Shell, Species
 from hamnet.core.spin import Spin
 from hamnet.data import store_format
 from hamnet.data.store import Store, StoreWriter, upgrade_store, write_store
@@ -156,7 +156,7 @@ def test_another_version_is_refused_by_name(tmp_path, version, advice):
     write_store(path, [("w", water(np.random.default_rng(0)))])
     with h5py.File(path, "a") as file:
         file.attrs["version"] = version
-    with pytest.raises(FormatError, match=f"version {version}.*version 1.*{advice}"):
+    with pytest.raises(FormatError, match=f"version {version}.*version 1 and 2.*{advice}"):
         Store(path)
 
 
@@ -198,6 +198,44 @@ def test_files_that_are_no_store(tmp_path):
         store.read("x")
     with pytest.raises(FormatError, match="no calculation 1 .* holds 1"):
         store.read(1)
+
+
+def test_radial_functions_travel_with_the_store(tmp_path):
+    """The numbers come back to the last bit, and joining calculations with and without them keeps them."""
+    rng = np.random.default_rng(2)
+    plain = random_calculation(rng, OrbitalBasis(SPECIES[:1]), np.array([0]), Spin.NONE, False, 0)
+    r = tuple(np.linspace(0.0, 3.0, 20).tolist())
+    values = tuple(np.exp(-np.array(r)).tolist())
+    shells = tuple(replace(s, radial=RadialFunction(r, values, values)) for s in SPECIES[0].shells)
+    basis = OrbitalBasis((replace(SPECIES[0], shells=shells),))
+    known = random_calculation(rng, basis, np.array([0]), Spin.NONE, False, 0)
+    assert basis.hash != plain.basis.hash
+    write_store(tmp_path / "s.h5", [("plain", plain), ("known", known)])
+    with Store(tmp_path / "s.h5") as store:
+        assert store.basis == basis
+        assert store.metadata["version"] == 2
+        assert_same(store.read("known"), known)
+    rounded = tuple(v + 1e-9 for v in values)
+    other = replace(SPECIES[0], shells=tuple(replace(s, radial=RadialFunction(r, rounded, values)) for s in shells))
+    with pytest.raises(BasisError, match="different radial functions"):
+        basis.merged(OrbitalBasis((other,)))
+
+
+def test_an_old_store_goes_on_as_a_new_one(tmp_path, golden_dir):
+    """Adding to a store of version 1 gives one of version 2; upgrading it changes nothing but the version."""
+    old, new = tmp_path / "old.h5", tmp_path / "new.h5"
+    old.write_bytes((golden_dir / "store_v1.h5").read_bytes())
+    upgrade_store(old, new)
+    with Store(old) as one, Store(new) as two:
+        assert (one.metadata["version"], two.metadata["version"]) == (1, 2)
+        assert one.basis.hash == two.basis.hash == one.metadata["basis_hash"]
+        first = one.read("one")
+        assert_same(two.read("one"), first)
+    with StoreWriter(old) as writer:
+        writer.add("again", first)
+    with Store(old) as store:
+        assert store.metadata["version"] == 2
+        assert_same(store.read("one"), first)
 
 
 def test_an_empty_store_reads(tmp_path):
