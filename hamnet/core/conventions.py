@@ -82,4 +82,6 @@ ABACUS = OrbitalConvention(
 """m = 0, 1, -1, 2, -2, ..., sign (-1)^m (source: the ABACUS converter of DeepH-pack, mzjb/DeepH-pack)."""
 SIESTA = OrbitalConvention("siesta", signs={l: tuple((-1) ** abs(m) for m in range(-l, l + 1)) for l in range(1, 7)})
 """m = -l..l, odd m flipped."""
-CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF, ABACUS, SIESTA)}
+CP2K = OrbitalConvention("cp2k")
+"""m = -l..l, no signs."""
+CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF, ABACUS, SIESTA, CP2K)}
