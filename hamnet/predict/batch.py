@@ -34,6 +34,7 @@ def predict_files(
     output: Path,
     *,
     overlap: Path | None = None,
+    reference: Path | None = None,
     device: str = "cpu",
     on_event: Callable[[str], None] = lambda line: None,
 ) -> Summary:
@@ -44,6 +45,7 @@ def predict_files(
         structures: POSCAR, cif, xyz, extxyz.
         output: store to write.
         overlap: store with S of the same atoms; None: from integrals or the model's fit.
+        reference: store with H0 of the same atoms, for a model that learnt H - H0; None: computed where it can be.
         device: cpu, cuda or cuda:N.
         on_event: called with one line for each structure and each remark.
 
@@ -54,7 +56,7 @@ def predict_files(
     frames = named_frames(structures)
     predictor = Predictor.load(model, device)
     summary = Summary()
-    write_store(output, _calculations(predictor, frames, overlap, summary, on_event))
+    write_store(output, _calculations(predictor, frames, (overlap, reference), summary, on_event))
     summary.peak_memory_gb = peak_memory_gb()
     return summary
 
@@ -62,17 +64,19 @@ def predict_files(
 def _calculations(
     predictor: Predictor,
     frames: list[tuple[str, Any]],
-    overlap: Path | None,
+    given: tuple[Path | None, Path | None],
     summary: Summary,
     on_event: Callable[[str], None],
 ) -> Iterator[tuple[str, Calculation]]:
     for name, atoms in frames:
         try:
-            prediction = predictor.run(atoms, overlap)
+            prediction = predictor.run(atoms, *given)
         except HamnetError as error:
             raise type(error)(f"{name}: {error}") from error
         n_pairs = prediction.calculation.overlap.pairs.n_pairs
         on_event(f"{name}: {len(atoms)} atoms, {n_pairs} pairs, {prediction.seconds:.2f} s")
+        if overlap is None:
+            on_event(f"  overlap {predictor.overlap_origin(prediction.calculation.structure)}")
         for remark in prediction.remarks:
             on_event(f"  note: {remark}")
         summary.seconds += prediction.seconds

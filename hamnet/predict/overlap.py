@@ -1,8 +1,11 @@
-"""The overlap S of a structure that no DFT code has seen: from integrals, from a fit, or from the user's file."""
+"""The overlap S of a structure that no DFT code has seen.
+
+From the radial functions of its basis, from its Gaussians, from a fit, or from the user's file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
+from hamnet.core.overlap import has_radial_functions, two_centre_overlap
 from hamnet.core.pairs import PairList, neighbour_pairs, orbital_pairs
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.two_centre import TwoCentreFit
@@ -112,7 +116,7 @@ def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList
 def overlap_of(
     structure: AtomicStructure, basis: OrbitalBasis, fit: OverlapFit | None, pairs: PairList | None = None
 ) -> BlockMatrix:
-    """S of a structure: PySCF's integrals when its shells are Gaussians, else the fit.
+    """S of a structure: from its radial functions, else PySCF's integrals when its shells are Gaussians, else the fit.
 
     Args:
         structure: the atoms.
@@ -124,15 +128,36 @@ def overlap_of(
         BasisError: neither integrals nor a fit are possible.
     """
     wanted = structure_pairs(structure, basis) if pairs is None else pairs
+    if has_radial_functions(structure, basis):
+        return two_centre_overlap(structure, basis, wanted)
     if has_exponents(structure, basis):
         from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 
         return overlap_from_basis(structure, basis, wanted)
     if fit is None:
         raise BasisError(
-            "the orbitals are not Gaussians and the model has no fitted overlap: give the overlap from a file"
+            "the basis has no radial functions (`hamnet preprocess openmx ... --pao FOLDER` attaches them), the "
+            "orbitals are not Gaussians and the model has no fitted overlap: give the overlap from a file"
         )
     return fit.predict(structure, basis, wanted)
+
+
+def overlap_origin(structure: AtomicStructure, basis: OrbitalBasis, metadata: Mapping[str, Any]) -> str:
+    """Where `overlap_of` takes S from and how far to trust it, in words.
+
+    Args:
+        structure: the atoms.
+        basis: orbitals of the species.
+        metadata: of the checkpoint: `overlap_rms` and `overlap_max` are the error of its fit.
+    """
+    if has_radial_functions(structure, basis):
+        return "from the radial functions of the basis (as the DFT code's own S to about 1e-7)"
+    if has_exponents(structure, basis):
+        return "analytic integrals of the Gaussians (exact)"
+    if "overlap_rms" not in metadata:
+        return "from the fit to the training set (its error is not recorded)"
+    root, largest = metadata["overlap_rms"], metadata["overlap_max"]
+    return f"from the fit to the training set (error {root:.2g} rms, {largest:.2g} largest, on calculations held out)"
 
 
 def overlap_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasis) -> BlockMatrix:
@@ -142,6 +167,28 @@ def overlap_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasi
         PhysicsError: no calculation of the store has these atoms.
         BasisError: its orbitals are not the model's.
     """
+    return _in_basis(calculation_from_file(path, structure, basis).overlap, basis, structure)
+
+
+def reference_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasis) -> BlockMatrix:
+    """H0 that the user gives, as `overlap_from_file`.
+
+    Raises:
+        PhysicsError: no calculation of the store has these atoms, or it has no H0.
+        BasisError: its orbitals are not the model's.
+    """
+    reference = calculation_from_file(path, structure, basis).reference_hamiltonian
+    if reference is None:
+        raise PhysicsError(f"{path}: the calculation of these atoms has no H0 (reference_hamiltonian)")
+    return _in_basis(reference, basis, structure)
+
+
+def calculation_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasis) -> Calculation:
+    """The calculation of a store with the same atoms in the same places; species may be counted otherwise.
+
+    Raises:
+        PhysicsError: no calculation of the store has these atoms.
+    """
     from hamnet.data.store import Store
 
     differences = []
@@ -150,10 +197,10 @@ def overlap_from_file(path: Path, structure: AtomicStructure, basis: OrbitalBasi
             calculation = store.read(name)
             difference = _difference(calculation, structure, basis)
             if difference is None:
-                return _in_basis(calculation.overlap, basis, structure)
+                return calculation
             differences.append(f"{name}: {difference}")
     raise PhysicsError(
-        f"{path}: no overlap for this structure; it must have the same atoms in the same order within {SAME_PLACE} A. "
+        f"{path}: nothing for this structure; it must have the same atoms in the same order within {SAME_PLACE} A. "
         + "; ".join(differences[:3])
     )
 
@@ -172,14 +219,14 @@ def _difference(calculation: Calculation, structure: AtomicStructure, basis: Orb
     return None if labels == wanted else f"species {sorted(set(labels))} against the model's {sorted(set(wanted))}"
 
 
-def _in_basis(overlap: BlockMatrix, basis: OrbitalBasis, structure: AtomicStructure) -> BlockMatrix:
+def _in_basis(matrix: BlockMatrix, basis: OrbitalBasis, structure: AtomicStructure) -> BlockMatrix:
     """The same blocks with the species numbered as in another basis."""
-    theirs = {s.label: s for s in overlap.basis.species}
+    theirs = {s.label: s for s in matrix.basis.species}
     for k in np.unique(structure.species).tolist():
         mine = basis.species[k]
         if theirs[mine.label].shell_ls != mine.shell_ls:
-            raise BasisError(f"species {mine.label!r} of the given overlap has other shells than the model's")
-    old = overlap.pairs
+            raise BasisError(f"species {mine.label!r} of the given matrix has other shells than the model's")
+    old = matrix.pairs
     pairs, order = PairList.build_with_order(old.i, old.j, old.cell_shift, structure.species)
-    parts = [overlap.values[overlap.offsets[p] : overlap.offsets[p + 1]] for p in order]
-    return BlockMatrix.from_values(pairs, basis, structure.species, overlap.spin, np.concatenate(parts))
+    parts = [matrix.values[matrix.offsets[p] : matrix.offsets[p + 1]] for p in order]
+    return BlockMatrix.from_values(pairs, basis, structure.species, matrix.spin, np.concatenate(parts))

@@ -16,11 +16,20 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.bloch import BlochSum
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation, Provenance
+from hamnet.core.pairs import PairList
+from hamnet.core.overlap import has_radial_functions
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
 from hamnet.predict.evaluate import evaluate
-from hamnet.predict.overlap import OverlapFit, has_exponents, overlap_from_file, overlap_of, structure_pairs
+from hamnet.predict.overlap import (
+    OverlapFit,
+    has_exponents,
+    overlap_from_file,
+    overlap_of,
+    overlap_origin,
+    structure_pairs,
+)
 from hamnet.predict.structures import to_structure
 
 UNSEEN_TOLERANCE = 0.1
@@ -94,9 +103,43 @@ class Predictor:
             PhysicsError: the structure is impossible (two atoms on one place, a singular cell).
         """
         structure = self.structure(atoms)
-        return evaluate(self._model, structure, structure_pairs(structure, self.basis), self.device)
+        pairs = structure_pairs(structure, self.basis)
+        return evaluate(self._model, structure, pairs, self.device, self.baseline(structure, pairs))
 
-    def calculation(self, atoms: Any, overlap: BlockMatrix | Path | str | None = None) -> Calculation:
+    def baseline(
+        self, structure: AtomicStructure, pairs: PairList, reference: BlockMatrix | Path | str | None = None
+    ) -> BlockMatrix | None:
+        """What is added to the network's output, on the given pairs; None where the model has no baseline.
+
+        Args:
+            structure: with the model's species.
+            pairs: blocks wanted.
+            reference: H0, or a store that holds it for these atoms; None: computed where it can be (PySCF molecules).
+
+        Raises:
+            PhysicsError, BasisError: the model needs an H0 that is not given and cannot be computed.
+        """
+        known = self.checkpoint.baseline
+        if known is None or not self._needs_reference:
+            return None if known is None else known.predict(structure, self.basis, pairs)
+        if reference is None:
+            from hamnet_preprocess.pyscf_reference import reference_from_basis
+
+            metadata = self.checkpoint.metadata
+            functional, grid = str(metadata.get("functional", "")), str(metadata.get("grid", ""))
+            matrix = reference_from_basis(structure, self.basis, known.spin, functional, grid)
+        elif isinstance(reference, BlockMatrix):
+            matrix = reference
+        else:
+            matrix = reference_from_file(Path(reference), structure, self.basis)
+        return matrix.on_pairs(pairs)
+
+    def calculation(
+        self,
+        atoms: Any,
+        overlap: BlockMatrix | Path | str | None = None,
+        reference: BlockMatrix | Path | str | None = None,
+    ) -> Calculation:
         """H and S with the number of electrons, as a DFT code would have given them (Fermi energy: not known).
 
         Remarks on the trustworthiness go to the log `hamnet.predict.predictor`.
@@ -104,16 +147,22 @@ class Predictor:
         Args:
             atoms: ASE, pymatgen or hamnet atoms.
             overlap: S, or a store that holds it for these atoms; None: from integrals or from the fit.
+            reference: H0 for a model that learnt H - H0, or a store that holds it; None: computed where it can be.
 
         Raises:
             BasisError, PhysicsError: as `predict`; or the overlap is of other atoms.
         """
-        prediction = self.run(atoms, overlap)
+        prediction = self.run(atoms, overlap, reference)
         for remark in prediction.remarks:
             _log.warning(remark)
         return prediction.calculation
 
-    def run(self, atoms: Any, overlap: BlockMatrix | Path | str | None = None) -> Prediction:
+    def run(
+        self,
+        atoms: Any,
+        overlap: BlockMatrix | Path | str | None = None,
+        reference: BlockMatrix | Path | str | None = None,
+    ) -> Prediction:
         """As `calculation`, with the time and the remarks beside it."""
         start = time.perf_counter()
         structure = self.structure(atoms)
@@ -126,13 +175,15 @@ class Predictor:
             matrix = overlap
         else:
             matrix = overlap_from_file(Path(overlap), structure, self.basis)
-        hamiltonian = evaluate(self._model, structure, matrix.pairs, self.device)
+        baseline = self.baseline(structure, matrix.pairs, reference)
+        hamiltonian = evaluate(self._model, structure, matrix.pairs, self.device, baseline)
         seconds = time.perf_counter() - start
         calculation = Calculation(
             structure,
             self.basis,
             matrix,
             hamiltonian,
+            baseline if self._needs_reference else None,
             n_electrons=self.basis.n_electrons(structure.species),
             provenance=self._provenance(),
         )
@@ -144,14 +195,24 @@ class Predictor:
             )
         return Prediction(calculation, seconds, least, tuple(remarks))
 
+    def overlap_origin(self, structure: AtomicStructure) -> str:
+        """Where S of a structure comes from and how far to trust it, in words."""
+        return overlap_origin(structure, self.basis, self.checkpoint.metadata)
+
+    @property
+    def _needs_reference(self) -> bool:
+        known = self.checkpoint.baseline
+        return known is not None and known.kind == "reference"
+
     def _unseen(self, structure: AtomicStructure, matrix: BlockMatrix) -> Iterable[str]:
         if self.overlap_fit is None or has_exponents(structure, self.basis):
             return
         distance = self.overlap_fit.unseen(structure, self.basis, matrix.pairs)
         if distance > UNSEEN_TOLERANCE:
+            who = "the model" if has_radial_functions(structure, self.basis) else "the overlap (and the model)"
             yield (
                 f"some atoms stand {distance:.2f} A away from any distance in the training set: "
-                "the overlap (and the model) extrapolates there"
+                f"{who} extrapolates there"
             )
 
     def _provenance(self) -> Provenance:
