@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hamnet.cli.common import JsonOption, Reporter
+from hamnet.cli.label_cp2k_verb import cp2k
 
 if TYPE_CHECKING:
-    from hamnet_preprocess.label import LabelSettings
+    from hamnet_preprocess.label import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     )
     verb.callback()(lambda: None)
     verb.command("pyscf")(pyscf)
+    verb.command("cp2k")(cp2k)
     app.add_typer(verb, name="label")
 
 
@@ -38,6 +40,9 @@ def pyscf(
     grid_level: Annotated[int, typer.Option(help="Integration grid of molecules, 0 to 9.")] = 4,
     density_fit: Annotated[bool, typer.Option("--density-fit", help="Fit Coulomb matrices (shifts H).")] = False,
     soc: Annotated[bool, typer.Option("--soc", help="Spin-orbit part of the ECP.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="Keep an H0 beside H: minao, from superposed atoms (molecules).")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes side by side, one thread each.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,23 +50,37 @@ def pyscf(
 
     Example: hamnet label pyscf structures.extxyz --basis def2-svp --xc pbe -o labels --jobs 2
     """
+    from hamnet.predict.structures import read_structures
     from hamnet_preprocess.label import LabelSettings
 
     settings = LabelSettings(
-        basis, xc, kmesh, conv_tol, pseudo, ecp, charge, spin, grid_level, density_fit=density_fit, soc=soc
+        basis,
+        xc,
+        kmesh,
+        conv_tol,
+        pseudo,
+        ecp,
+        charge,
+        spin,
+        grid_level,
+        density_fit=density_fit,
+        soc=soc,
+        reference=reference,
     )
-    _label("pyscf", structures, output, settings, jobs, Reporter(as_json))
+    label_structures("pyscf", read_structures(structures), output, settings, jobs, Reporter(as_json))
 
 
-def _label(engine: str, structures: Path, output: Path, settings: LabelSettings, jobs: int, reporter: Reporter) -> None:
-    from hamnet.predict.structures import read_structures
+def label_structures(
+    engine: str, structures: list[tuple[str, Any]], output: Path, settings: Settings, jobs: int, reporter: Reporter
+) -> None:
+    """Label, tell what became of each structure, and exit with 1 when one failed."""
     from hamnet_preprocess.label import label_all
 
     def tell(name: str, outcome: str, reason: str) -> None:
         """One line for each structure."""
         reporter.line(f"{outcome}: {name}" + (f": {reason}" if reason else ""))
 
-    result = label_all(engine, read_structures(structures), output, settings, jobs, tell)
+    result = label_all(engine, structures, output, settings, jobs, tell)
     counts = {"written": len(result.written), "skipped": len(result.skipped), "failed": len(result.failed)}
     reporter.line(f"{output}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     failures = [{"name": name, "reason": reason} for name, reason in result.failed]

@@ -16,13 +16,16 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from hamnet.errors import ConfigError, HamnetError
 
 LOOSEST_CONV_TOL = 1e-9
 """Hartree. At 1e-9 labels carry 0.014 micro-Hartree of noise, at 1e-7 a hundred times that."""
-ENGINES = {"pyscf": ("hamnet_preprocess.label_pyscf", "PySCFLabelEngine")}
+ENGINES = {
+    "cp2k": ("hamnet_preprocess.label_cp2k", "CP2KLabelEngine"),
+    "pyscf": ("hamnet_preprocess.label_pyscf", "PySCFLabelEngine"),
+}
 """Name of the code -> module and class."""
 Outcome = Literal["written", "skipped", "failed"]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,6 +47,7 @@ class LabelSettings:
         grid_level: of the integration grid of molecules.
         density_fit: Coulomb matrices by density fitting; never mix such labels with exact ones.
         soc: spin-orbit coupling of the ECP (spinor Hamiltonian).
+        reference: H0 to keep beside H: "minao", the Fock matrix of superposed atoms; None: none. Molecules only.
 
     Raises:
         ConfigError: conv_tol is loose, or the mesh or spin is impossible.
@@ -60,6 +64,7 @@ class LabelSettings:
     grid_level: int = 4
     density_fit: bool = False
     soc: bool = False
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.conv_tol <= LOOSEST_CONV_TOL:
@@ -69,38 +74,58 @@ class LabelSettings:
             )
         if len(self.kmesh) != 3 or min(self.kmesh) < 1:
             raise ConfigError(f"kmesh is {self.kmesh}, expected three positive integers")
+        if self.reference not in (None, "minao"):
+            raise ConfigError(f"reference is {self.reference!r}, expected minao or none at all")
         if self.spin < 0 or not 0 <= self.grid_level <= 9:
             raise ConfigError(f"spin is {self.spin} and grid_level {self.grid_level}; expected >= 0 and 0 to 9")
 
     def text(self, atoms: Any) -> str:
         """Canonical text of settings and geometry: equal texts mean equal labels."""
-        geometry = (atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist(), atoms.pbc.tolist())
-        digest = hashlib.sha256(json.dumps(geometry).encode()).hexdigest()
-        return json.dumps({**asdict(self), "geometry": digest}, sort_keys=True)
+        settings = asdict(self)
+        if self.reference is None:
+            del settings["reference"]  # files labelled before there were references stay valid
+        return json.dumps({**settings, "geometry": geometry_hash(atoms)}, sort_keys=True)
 
 
-class LabelEngine(Protocol):
+def geometry_hash(atoms: Any) -> str:
+    """SHA-256 of elements, positions, cell and periodicity of an `ase.Atoms`."""
+    geometry = (atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist(), atoms.pbc.tolist())
+    return hashlib.sha256(json.dumps(geometry).encode()).hexdigest()
+
+
+class Settings(Protocol):
+    """What an engine is asked to compute; each engine has a class of its own."""
+
+    def text(self, atoms: Any) -> str:
+        """Canonical text of settings and geometry: equal texts mean equal labels."""
+
+
+EngineSettings = TypeVar("EngineSettings", bound=Settings, contravariant=True)
+
+
+class LabelEngine(Protocol[EngineSettings]):
     """Runs one DFT code. A new code is one module with such a class."""
 
     name: str
     """Name of the code, as given on the command line."""
     suffix: str
-    """Suffix of its output files."""
+    """Suffix of its outputs; empty where an output is a folder."""
 
     def settings_of(self, target: Path) -> str | None:
-        """`LabelSettings.text` that an output was made with; None for a file that is not a finished output."""
+        """`Settings.text` that an output was made with; None for what is not a finished output."""
 
-    def label(self, atoms: Any, target: Path, settings: LabelSettings) -> None:
+    def label(self, atoms: Any, target: Path, settings: EngineSettings) -> None:
         """Run one calculation; `target` appears complete or not at all.
 
         Args:
             atoms: `ase.Atoms`.
-            target: file to write.
+            target: file or folder to write.
             settings: what to compute.
 
         Raises:
             ConvergenceError: the SCF did not converge.
             ConfigError, BasisError, PhysicsError: the settings do not fit the structure.
+            FormatError: the code ended badly or its output is not whole.
         """
 
 
@@ -120,7 +145,7 @@ class LabelResult:
             (self.written if outcome == "written" else self.skipped).append(name)
 
 
-def engine(name: str) -> LabelEngine:
+def engine(name: str) -> LabelEngine[Any]:
     """The engine of a code.
 
     Raises:
@@ -129,7 +154,7 @@ def engine(name: str) -> LabelEngine:
     if name not in ENGINES:
         raise ConfigError(f"no label engine {name!r}; there are {', '.join(sorted(ENGINES))}")
     module, class_name = ENGINES[name]
-    result: LabelEngine = getattr(import_module(module), class_name)()
+    result: LabelEngine[Any] = getattr(import_module(module), class_name)()
     return result
 
 
@@ -137,11 +162,11 @@ def label_all(
     engine_name: str,
     structures: list[tuple[str, Any]],
     folder: Path,
-    settings: LabelSettings,
+    settings: Settings,
     jobs: int = 1,
     on_event: Callable[[str, Outcome, str], None] = lambda name, outcome, reason: None,
 ) -> LabelResult:
-    """Label structures, one file `<folder>/<name><suffix>` each; a failure does not stop the others.
+    """Label structures, one file or folder `<folder>/<name><suffix>` each; a failure does not stop the others.
 
     Args:
         engine_name: code.
@@ -168,7 +193,7 @@ def label_all(
 
 
 def _run(
-    engine_name: str, tasks: list[tuple[str, Path, Any]], settings: LabelSettings, jobs: int
+    engine_name: str, tasks: list[tuple[str, Path, Any]], settings: Settings, jobs: int
 ) -> Iterator[tuple[str, Outcome, str]]:
     if jobs == 1 or len(tasks) < 2:
         for task in tasks:
@@ -184,12 +209,15 @@ def _run(
                 yield futures[future], "failed", f"the process died ({error}); is there enough memory?"
 
 
-def _one(engine_name: str, name: str, target: Path, atoms: Any, settings: LabelSettings) -> tuple[str, Outcome, str]:
+def _one(engine_name: str, name: str, target: Path, atoms: Any, settings: Settings) -> tuple[str, Outcome, str]:
     tool = engine(engine_name)
     try:
         if target.exists():
-            if tool.settings_of(target) == settings.text(atoms):
+            before = tool.settings_of(target)
+            if before == settings.text(atoms):
                 return name, "skipped", ""
+            if before is None:
+                raise ConfigError(f"{target} is there already and is no finished output of {engine_name}: remove it")
             raise ConfigError(f"{target} is there already with other settings or another geometry: remove it")
         tool.label(atoms, target, settings)
     except HamnetError as error:
