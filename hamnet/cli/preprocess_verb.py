@@ -11,7 +11,7 @@ import typer
 from hamnet.cli.common import JsonOption, Reporter
 
 if TYPE_CHECKING:
-    from hamnet_preprocess.collect import CollectResult, Event
+    from hamnet_preprocess.collect import CollectResult, Event, Refinement
 
 Paths = Annotated[list[Path], typer.Argument(help="Folders to walk, or files.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Store to write (.h5); goes on where a run stopped.")]
@@ -31,13 +31,27 @@ def register(app: typer.Typer) -> None:
 
 
 def openmx(
-    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
+    paths: Paths,
+    output: Output,
+    pao: Annotated[
+        Path | None,
+        typer.Option("--pao", help="Folder with OpenMX's .pao files (default: PAO in the deck's DATA.PATH)."),
+    ] = None,
+    jobs: Jobs = 1,
+    allow_unconverged: Unconverged = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Read OpenMX output (.scfout) into a store.
+    """Read OpenMX output (.scfout) into a store, with --pao also the radial functions, which give S of any structure.
 
-    Example: hamnet preprocess openmx runs/ -o data.h5 --jobs 2
+    Example: hamnet preprocess openmx runs/ -o data.h5 --pao DFT_DATA19/PAO --jobs 2
     """
-    _preprocess("openmx", paths, output, jobs, allow_unconverged, Reporter(as_json))
+    from functools import partial
+
+    from hamnet_preprocess.collect import Refinement
+    from hamnet_preprocess.openmx_pao import attach
+
+    refinement = None if pao is None else Refinement("pao", partial(attach, folder=pao))
+    _preprocess("openmx", paths, output, jobs, allow_unconverged, Reporter(as_json), refinement)
 
 
 def pyscf(
@@ -51,7 +65,13 @@ def pyscf(
 
 
 def _preprocess(
-    code: str, paths: list[Path], output: Path, jobs: int, allow_unconverged: bool, reporter: Reporter
+    code: str,
+    paths: list[Path],
+    output: Path,
+    jobs: int,
+    allow_unconverged: bool,
+    reporter: Reporter,
+    refinement: Refinement | None = None,
 ) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -59,7 +79,8 @@ def _preprocess(
 
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=reporter.console, transient=True) as progress:
-        result = collect(code, paths, output, jobs, allow_unconverged, _show(progress.add_task, progress.update))
+        on_event = _show(progress.add_task, progress.update)
+        result = collect(code, paths, output, jobs, allow_unconverged, on_event, refinement)
     _report(result, reporter)
     if result.failed:
         raise typer.Exit(1)

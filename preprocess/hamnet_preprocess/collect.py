@@ -66,6 +66,20 @@ class CollectResult:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """What is done to each calculation once it is read.
+
+    Args:
+        name: short word; sources that were read without it are read again.
+        apply: function of a calculation; it may raise a HamnetError, which is reported like one of the reader.
+            It goes to other processes, so it must be picklable.
+    """
+
+    name: str
+    apply: Callable[[Calculation], Calculation]
+
+
+@dataclass(frozen=True)
 class _Task:
     source: Path
     name: str
@@ -80,6 +94,7 @@ def collect(
     jobs: int = 1,
     allow_unconverged: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    refinement: Refinement | None = None,
 ) -> CollectResult:
     """Read every calculation at or below the roots into a store.
 
@@ -94,6 +109,7 @@ def collect(
         jobs: processes that read side by side.
         allow_unconverged: keep an SCF that did not converge, marked.
         on_event: called once for each source.
+        refinement: done to each calculation once it is read.
 
     Raises:
         ConfigError: no such reader or root, jobs below 1.
@@ -106,13 +122,13 @@ def collect(
     result = CollectResult(Path(output))
     tell = on_event or (lambda event: None)
     with StoreWriter(output) as writer:
-        tasks = _tasks(sources, writer)
+        tasks = _tasks(sources, writer, refinement)
         waiting = [t for t in tasks if writer.fingerprints.get(t.name) != t.fingerprint]
         for task in tasks:
             if writer.fingerprints.get(task.name) == task.fingerprint:
                 result.skipped += 1
                 tell(Event("skipped", str(task.source), "", result.skipped, len(tasks)))
-        for task, calculation, reason in _read_all(reader_name, waiting, jobs, allow_unconverged):
+        for task, calculation, reason in _read_all(_Reading(reader_name, allow_unconverged, refinement), waiting, jobs):
             reason = reason or _keep(writer, task, calculation)
             if reason:
                 result.failures.append((str(task.source), reason))
@@ -146,13 +162,13 @@ def find_sources(reader_name: str, roots: Sequence[Path]) -> list[tuple[Path, st
     return list(found.values())
 
 
-def _tasks(sources: Sequence[tuple[Path, str]], writer: StoreWriter) -> list[_Task]:
+def _tasks(sources: Sequence[tuple[Path, str]], writer: StoreWriter, refinement: Refinement | None) -> list[_Task]:
     """A unique name for each source; the one that it has where it was read before."""
     taken: set[str] = set()
     tasks = []
     for source, wish in sources:
         stamp, n_bytes = _stamp(source)
-        fingerprint = f"{stamp} {source.resolve()}"
+        fingerprint = f"{stamp}{'+' + refinement.name if refinement else ''} {source.resolve()}"
         for name in _candidates(source, wish):
             if name not in taken and _same_source(writer.fingerprints.get(name), fingerprint):
                 break
@@ -202,20 +218,27 @@ def _keep(writer: StoreWriter, task: _Task, calculation: Calculation | None) -> 
     return ""
 
 
-def _read_all(
-    reader_name: str, tasks: Sequence[_Task], jobs: int, allow_unconverged: bool
-) -> Iterator[tuple[_Task, Calculation | None, str]]:
+@dataclass(frozen=True)
+class _Reading:
+    """How every source is read."""
+
+    reader_name: str
+    allow_unconverged: bool
+    refinement: Refinement | None
+
+
+def _read_all(how: _Reading, tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, Calculation | None, str]]:
     """Results in the order of the tasks, so that a store does not depend on the number of processes."""
     if jobs == 1 or len(tasks) < 2:
         for task in tasks:
-            yield task, *_read(reader_name, task.source, allow_unconverged)
+            yield task, *_read(how, task.source)
         return
     # spawn: a fork would copy threads' locks (progress bar, HDF5) in whatever state they are
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     flying: deque[tuple[_Task, Future[tuple[Calculation | None, str]]]] = deque()
     try:
         for task in tasks:
-            flying.append((task, pool.submit(_read, reader_name, task.source, allow_unconverged)))
+            flying.append((task, pool.submit(_read, how, task.source)))
             if len(flying) >= IN_FLIGHT * jobs:
                 oldest, future = flying.popleft()
                 yield oldest, *future.result()
@@ -231,9 +254,10 @@ def _read_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(reader_name: str, source: Path, allow_unconverged: bool) -> tuple[Calculation | None, str]:
+def _read(how: _Reading, source: Path) -> tuple[Calculation | None, str]:
     try:
-        return reader(reader_name).read(source, allow_unconverged=allow_unconverged), ""
+        calculation = reader(how.reader_name).read(source, allow_unconverged=how.allow_unconverged)
+        return (how.refinement.apply(calculation) if how.refinement else calculation), ""
     except HamnetError as error:
         return None, f"{type(error).__name__}: {error}"
     except Exception as error:  # one odd file must not stop a run over thousands: it is reported like the others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from hamnet.core.pairs import PairList
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import BOHR, HARTREE
-from hamnet.errors import BasisError, ConvergenceError, FormatError, PhysicsError
+from hamnet.errors import BasisError, ConvergenceError, FormatError, HamnetError, PhysicsError
 from hamnet_preprocess.openmx_deck import Deck, basis_of_deck
 from hamnet_preprocess.openmx_out import OutFile, read_out
+from hamnet_preprocess.openmx_pao import attach, pao_folder
 from hamnet_preprocess.openmx_scfout import VERSIONS, ScfoutHeader, read_header
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
 
 ASYMMETRY = 1e-6
 """Largest |M - M^dagger| (eV for H, 1 for S) taken for grid noise; OpenMX's own is about 1e-8 eV."""
@@ -65,7 +69,7 @@ class OpenMXReader:
             )
         structure, basis = _structure(header, deck, out.moments if out else None)
         overlap, hamiltonian = _matrices(header, structure, basis)
-        return Calculation(
+        calculation = Calculation(
             structure,
             basis,
             overlap,
@@ -81,6 +85,19 @@ class OpenMXReader:
             converged=converged,
             provenance=_provenance(header, deck, out, basis, convergence),
         )
+        return _with_own_radial_functions(calculation, deck)
+
+
+def _with_own_radial_functions(calculation: Calculation, deck: Deck) -> Calculation:
+    """With the radial functions of the deck's own DATA.PATH where that is at hand and gives the file's S."""
+    folder = pao_folder(deck)
+    if folder is None:
+        return calculation
+    try:
+        return attach(calculation, folder)
+    except HamnetError as error:
+        _log.warning("radial functions left out: %s", error)
+        return calculation
 
 
 def scfout_of(source: Path) -> Path:

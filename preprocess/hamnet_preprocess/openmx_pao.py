@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,7 @@ def with_radial_functions(basis: OrbitalBasis, folder: Path | str) -> OrbitalBas
     return OrbitalBasis(tuple(_with_radial_functions(species, Path(folder)) for species in basis.species))
 
 
+@lru_cache(maxsize=64)
 def _with_radial_functions(species: Species, folder: Path) -> Species:
     stem = species.label.removeprefix("ghost:").rsplit("-", 1)[0]
     path = folder / f"{stem}.pao"
