@@ -14,6 +14,8 @@ READER_CLASSES = {
     "pyscf": ("hamnet_preprocess.pyscf", "PySCFReader"),
     "deeph": ("hamnet_preprocess.deeph", "DeepHReader"),
     "deeph-legacy": ("hamnet_preprocess.deeph", "DeepHLegacyReader"),
+    "sisl": ("hamnet_preprocess.sisl_io", "SislReader"),
+    "abacus": ("hamnet_preprocess.abacus", "AbacusReader"),
 }
 """Name of the code -> module and class; a module is imported only when its reader is asked for."""
 

@@ -28,10 +28,9 @@ class TestContractNew(ReaderContract):
     reader = DeepHReader()
     case = "hbn"
 
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> Path:
-        folder = tmp_path / "source"
-        folder.mkdir()
+    @pytest.fixture(scope="class")
+    def source(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("source")
         FORMATS[self.reader.name][1](openmx_case(self.case), folder)
         return folder
 
@@ -76,7 +75,7 @@ def test_foreign_folder_without_our_remarks(form: str, tmp_path: Path) -> None:
     del info["hamnet"]
     (tmp_path / "info.json").write_text(json.dumps(info))
     back = reader.read(tmp_path)
-    assert [s.label for s in back.basis.species] == ["B-s2p2d1", "N-s2p2d1"]
+    assert [s.label for s in back.basis.species] == ["B-s2p2d1", "N-s2p1"]
     assert back.n_electrons is None
     assert back.provenance.code.startswith("DeepH")
     assert band_difference(back, openmx_case("hbn")) < 1e-9
