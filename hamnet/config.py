@@ -70,7 +70,7 @@ class NetworkConfig(_Section):
     """Radial basis functions of the distance."""
     radial_hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the radial network."""
-    baseline: Literal["none", "two_centre", "reference"] = "none"
+    baseline: Literal["none", "two_centre", "reference"] = "two_centre"
     """What is taken from H before the network learns the rest: nothing; smooth functions of distance fitted to the
     training part; or the H0 (`reference_hamiltonian`) of the stores, as `hamnet label --reference` writes it."""
 

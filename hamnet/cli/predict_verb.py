@@ -22,6 +22,10 @@ def predict(
     overlap: Annotated[
         Path | None, typer.Option("--overlap", help="Store with S of the same atoms, instead of the model's own S.")
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Store with H0 of the same atoms, for models that learnt H - H0."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
@@ -32,7 +36,9 @@ def predict(
     from hamnet.predict.batch import predict_files
 
     report = Reporter(as_json)
-    summary = predict_files(model, structures, output, overlap=overlap, device=device, on_event=report.line)
+    summary = predict_files(
+        model, structures, output, overlap=overlap, reference=reference, device=device, on_event=report.line
+    )
     report.line(
         f"wrote {output}: {summary.structures} structure(s), {summary.pairs} pairs, "
         f"{summary.seconds:.2f} s, peak memory {summary.peak_memory_gb:.2f} GB"

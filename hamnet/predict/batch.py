@@ -75,7 +75,7 @@ def _calculations(
             raise type(error)(f"{name}: {error}") from error
         n_pairs = prediction.calculation.overlap.pairs.n_pairs
         on_event(f"{name}: {len(atoms)} atoms, {n_pairs} pairs, {prediction.seconds:.2f} s")
-        if overlap is None:
+        if given[0] is None:
             on_event(f"  overlap {predictor.overlap_origin(prediction.calculation.structure)}")
         for remark in prediction.remarks:
             on_event(f"  note: {remark}")

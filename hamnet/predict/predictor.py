@@ -16,8 +16,8 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.bloch import BlochSum
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation, Provenance
-from hamnet.core.pairs import PairList
 from hamnet.core.overlap import has_radial_functions
+from hamnet.core.pairs import PairList
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
@@ -28,6 +28,7 @@ from hamnet.predict.overlap import (
     overlap_from_file,
     overlap_of,
     overlap_origin,
+    reference_from_file,
     structure_pairs,
 )
 from hamnet.predict.structures import to_structure

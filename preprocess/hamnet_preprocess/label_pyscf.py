@@ -14,6 +14,7 @@ from hamnet.errors import ConfigError
 from hamnet_preprocess.label import LabelSettings
 from hamnet_preprocess.pyscf import calculation_of, off_mesh_bands
 from hamnet_preprocess.pyscf_chkfile import add_state, stored_settings
+from hamnet_preprocess.pyscf_reference import minao_fock
 from hamnet_preprocess.pyscf_state import refuse_silent_soc, state_of
 
 _MAXIMUM_CYCLES = 200
@@ -49,6 +50,9 @@ class PySCFLabelEngine:
             state = state_of(mf)
             if state.kpoints is not None:
                 state = replace(state, off_mesh=off_mesh_bands(mf, state))
+            if settings.reference is not None:
+                reference = minao_fock(mf.mol, settings.xc, settings.grid_level, settings.density_fit)
+                state = replace(state, reference=reference)
             calculation_of(state)
             add_state(temporary, state, settings.text(atoms))
             os.replace(temporary, target)
@@ -70,6 +74,10 @@ def mean_field(atoms: Any, settings: LabelSettings) -> Any:
     Raises:
         ConfigError, PhysicsError: the settings do not fit the structure.
     """
+    if settings.reference is not None and np.any(atoms.pbc):
+        raise ConfigError(
+            f"the reference {settings.reference!r} is for molecules: leave it out for periodic structures"
+        )
     mf = _periodic(atoms, settings) if np.any(atoms.pbc) else _molecular(atoms, settings)
     if settings.density_fit:
         mf = mf.density_fit()

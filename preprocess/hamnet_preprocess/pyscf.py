@@ -29,6 +29,7 @@ from hamnet_preprocess.pyscf_periodic import (
     off_mesh_point,
     outermost_norm,
 )
+from hamnet_preprocess.pyscf_reference import reference_blocks
 from hamnet_preprocess.pyscf_state import ScfState, by_spin, state_of
 
 RIM_TOLERANCE = 1e-3
@@ -86,12 +87,14 @@ def calculation_of(
     else:
         overlap, hamiltonian, mesh = _periodic(state, structure, basis)
         _check_mesh(state, structure, overlap, hamiltonian, fermi, off_mesh_tolerance)
+    reference = None if state.reference is None else reference_blocks(state.reference, basis, species, state.spin)
     kpoints = np.zeros((1, 3)) if state.kpoints is None else state.kpoints
     return Calculation(
         structure,
         basis,
         overlap,
         hamiltonian,
+        reference,
         energy=None if state.energy is None else state.energy * HARTREE,
         kpoints=kpoints,
         eigenvalues=state.mo_energy * HARTREE,

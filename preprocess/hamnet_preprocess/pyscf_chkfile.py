@@ -41,7 +41,7 @@ def is_chkfile(path: Path) -> bool:
 
 
 def add_state(path: Path, state: ScfState, settings: str = "") -> None:
-    """Write Fock matrix, overlap, convergence and provenance into the chkfile's group `hamnet`."""
+    """Write Fock matrix, overlap, H0, convergence and provenance into the chkfile's group `hamnet`."""
     import h5py
 
     with h5py.File(path, "a") as file:
@@ -57,6 +57,8 @@ def add_state(path: Path, state: ScfState, settings: str = "") -> None:
         group.attrs["converged"] = bool(state.converged)
         group.attrs["sigma"] = state.sigma or 0.0
         group["fock"], group["overlap"], group["mo_energy"] = state.fock, state.overlap, state.mo_energy
+        if state.reference is not None:
+            group["reference"] = state.reference
         if state.off_mesh is not None:
             group["off_mesh_kpoints"], group["off_mesh_energies"] = state.off_mesh
 
@@ -143,6 +145,8 @@ def _load_extra(group: Any) -> dict[str, Any]:
     extra |= {"spin": Spin(group.attrs["spin"]), "converged": bool(group.attrs["converged"])}
     extra |= {name: group[name][()] for name in ("fock", "overlap", "mo_energy")}
     extra["sigma"] = float(group.attrs.get("sigma", 0.0)) or None
+    if "reference" in group:
+        extra["reference"] = group["reference"][()]
     if "off_mesh_kpoints" in group:
         extra["off_mesh"] = (group["off_mesh_kpoints"][()], group["off_mesh_energies"][()])
     return extra

@@ -31,6 +31,7 @@ class ScfState:
         off_mesh: k-points (n, 3) fractional off the mesh and PySCF's own eigenvalues (n_spin, n, n_mo) there.
         functional, grid, convergence, code_version: provenance.
         sigma: smearing width (Hartree).
+        reference: (n, n) spinless H0 of a molecule; None where there is none.
     """
 
     mol: Any
@@ -48,6 +49,7 @@ class ScfState:
     convergence: str = ""
     code_version: str = ""
     sigma: float | None = None
+    reference: Array | None = None
 
 
 def state_of(mf: Any, *, allow_unconverged: bool = False) -> ScfState:

@@ -197,7 +197,7 @@ def test_a_given_overlap_is_found_by_its_atoms(tmp_path: Path, predictor: Predic
     moved = calculation.structure.positions + [[0.01, 0, 0], [0, 0, 0]]
     s = calculation.structure
     structure = AtomicStructure(s.atomic_numbers, s.species, moved, s.cell, s.pbc)
-    with pytest.raises(PhysicsError, match=r"no overlap for this structure.*mine: an atom is 0\.01 A away"):
+    with pytest.raises(PhysicsError, match=r"no overlap or H0 for this structure.*mine: an atom is 0\.01 A away"):
         predictor.calculation(structure, tmp_path / "S.h5")
 
 
