@@ -47,15 +47,20 @@ class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the best weights and, unless saved a moment ago, the state to resume from."""
         self._keep_best(trainer, pl_module)
-        if time.monotonic() - self._saved_at >= self._cost / LARGEST_SHARE:
+        if self._due(pl_module):
             self._save_last(trainer)
+
+    def _due(self, module: pl.LightningModule) -> bool:
+        """Saving is a common act of all processes, so the first one's clock decides."""
+        due = time.monotonic() - self._saved_at >= self._cost / LARGEST_SHARE
+        return bool(module.team.from_first(float(due), module.device)) if isinstance(module, HamiltonianModule) else due
 
     def _keep_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figure = trainer.callback_metrics.get(self.monitor)
         if figure is None or not float(figure) < self.best:
             return
         self.best = float(figure)
-        if isinstance(pl_module, HamiltonianModule):
+        if isinstance(pl_module, HamiltonianModule) and pl_module.team.leads:
             figures = {
                 self.monitor: self.best,
                 "epoch": float(trainer.current_epoch),
@@ -68,11 +73,13 @@ class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped 
         temporary = self.folder / ".last.ckpt.part"
         try:
             trainer.save_checkpoint(temporary)
-            temporary.replace(self.folder / "last.ckpt")
+            if trainer.is_global_zero:
+                temporary.replace(self.folder / "last.ckpt")
         except (OSError, RuntimeError) as error:
             raise unwritable(self.folder / "last.ckpt", error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - started
 

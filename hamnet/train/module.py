@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from hamnet.config import TrainingConfig
 from hamnet.nn.dataset import Batch
+from hamnet.nn.graph import GraphBatch
 from hamnet.nn.model import HamiltonianModel
+from hamnet.train.batches import BatchPlan, Share
 from hamnet.train.loss import difference_and_shift, hamiltonian_loss
+from hamnet.train.parallel import Team
 
 MILLI = 1000.0
 PLATEAU_FACTOR = 0.5
@@ -29,14 +33,22 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
     Args:
         model: network to train.
         training: learning rate, budget, averaging.
-        steps_per_epoch: batches in one epoch.
+        plan: batches to train on.
+        validation_plan: batches to validate on; None: no validation.
     """
 
-    def __init__(self, model: HamiltonianModel, training: TrainingConfig, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        model: HamiltonianModel,
+        training: TrainingConfig,
+        plan: BatchPlan,
+        validation_plan: BatchPlan | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.training_config = training
-        self.steps_per_epoch = steps_per_epoch
+        self.plan, self.validation_plan = plan, validation_plan
+        self.team: Team = plan.team
         # built anew, not copied: a copy of e3nn's compiled parts holds constants that a new model does not name
         self.averaged = HamiltonianModel(model.settings, model.basis, model.spin, model.statistics, model.dtype)
         self.averaged.load_state_dict(model.state_dict())
@@ -46,6 +58,7 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         self.plateau_best = math.inf
         self.plateau_bad = 0
         self._started = time.monotonic()
+        self._clock = 0.0
         self._sums: dict[str, Tensor] = {}
 
     @property
@@ -56,9 +69,14 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
     @property
     def budget_used(self) -> float:
         """Part of the budget that is used: of the clock or of the epochs, whichever is further."""
-        by_epochs: float = self.global_step / max(1, self.training_config.epochs * self.steps_per_epoch)
+        by_epochs: float = self.global_step / max(1, self.training_config.epochs * len(self.plan))
         minutes = self.training_config.max_minutes
-        return by_epochs if minutes is None else max(by_epochs, self.seconds_spent / (60 * minutes))
+        return by_epochs if minutes is None else max(by_epochs, self._clock / (60 * minutes))
+
+    def _read_clock(self) -> None:
+        """The first process's clock counts for all: their learning rates must be the same."""
+        if self.training_config.max_minutes is not None:
+            self._clock = self.team.from_first(self.seconds_spent, self.device)
 
     def learning_rate(self, used: float) -> float:
         """Learning rate after this part of the budget.
@@ -82,6 +100,7 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
     def on_fit_start(self) -> None:
         """Start the clock."""
         self._started = time.monotonic()
+        self._read_clock()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""
@@ -93,23 +112,36 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
+    def predict_values(self, model: HamiltonianModel, graphs: GraphBatch) -> Tensor:
+        """(n_values, n_channels) H in eV, in the precision that the configuration asks for."""
+        mixed = self.training_config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            values: Tensor = model(graphs)
+        return values
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch in eV."""
-        difference, shift = difference_and_shift(self.model(batch.graphs), batch, self.training_config.energy_zero)
-        loss = hamiltonian_loss(difference, shift)
-        self.log("train_loss_eV", loss.detach(), batch_size=batch.graphs.n_structures)
-        mae = MILLI * difference.detach().abs().mean()
-        self.log(
-            "train_mae_meV", mae, prog_bar=True, on_step=False, on_epoch=True, batch_size=batch.graphs.n_structures
-        )
+        """Loss of one batch in eV; with several processes, times their number: Lightning averages their gradients."""
+        share = self.plan.shares(self.plan.epoch)[batch_idx]
+        mean = partial(self.team.mean, counted=share.counted)
+        prediction = self.predict_values(self.model, batch.graphs)
+        difference, shift = difference_and_shift(prediction, batch, self.training_config.energy_zero)
+        loss = hamiltonian_loss(difference, shift, mean)
+        mae = MILLI * mean(difference.detach().abs())
+        self._log_step(loss.detach(), mae, share)
+        return loss * self.team.world
+
+    def _log_step(self, loss: Tensor, mae: Tensor, share: Share) -> None:
+        """Every process logs the figures of the whole batch."""
+        self.log("train_loss_eV", loss, batch_size=share.n_structures)
+        self.log("train_mae_meV", mae, prog_bar=True, on_step=False, on_epoch=True, batch_size=share.n_structures)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Update the average; stop when the clock has run out."""
         self.update_average()
+        self._read_clock()
         minutes = self.training_config.max_minutes
-        if minutes is not None and self.seconds_spent >= 60 * minutes:
+        if minutes is not None and self._clock >= 60 * minutes:
             self.trainer.should_stop = True
 
     @torch.no_grad()
@@ -128,7 +160,9 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sum errors of the averaged weights."""
-        prediction = self.averaged(batch.graphs)
+        if self.validation_plan is not None and not self.validation_plan.shares(0)[batch_idx].counted:
+            return
+        prediction = self.predict_values(self.averaged, batch.graphs)
         difference, _ = difference_and_shift(prediction, batch, self.training_config.energy_zero)
         self._sums["absolute"] += difference.abs().sum()
         self._sums["raw"] += (prediction - batch.target).abs().sum()
@@ -142,6 +176,11 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         self.log("validation_mae_meV_raw", MILLI * sums["raw"] / sums["n"])
         if self.training_config.schedule == "plateau" and not self.trainer.sanity_checking:
             self._follow_plateau(float(mae))
+
+    def on_train_epoch_end(self) -> None:
+        """Without a validation part the plateau is that of the training error."""
+        if self.training_config.schedule == "plateau" and self.validation_plan is None:
+            self._follow_plateau(float(self.trainer.callback_metrics["train_mae_meV"]))
 
     def _follow_plateau(self, mae: float) -> None:
         if mae < self.plateau_best:
@@ -157,6 +196,7 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         checkpoint["hamnet"] = {
             "network": self.model.settings.model_dump_json(),
             "basis": self.model.basis.hash,
+            "dtype": str(self.model.dtype),
             "seconds_spent": self.seconds_spent,
             "plateau": [self.plateau_factor, self.plateau_best, float(self.plateau_bad)],
         }
@@ -167,28 +207,5 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         self.spent_before = state["seconds_spent"]
         self.plateau_factor, self.plateau_best = state["plateau"][:2]
         self.plateau_bad = int(state["plateau"][2])
-
-
-class EpochSampler(torch.utils.data.Sampler[int]):
-    """Every sample once, in an order that depends on seed and epoch alone: a resumed run sees the same batches.
-
-    Args:
-        n_samples: number of samples.
-        seed: of the order.
-    """
-
-    def __init__(self, n_samples: int, seed: int) -> None:
-        self.n_samples = n_samples
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n_samples
-
-    def __iter__(self) -> Any:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.n_samples, generator=generator).tolist())
+        # worker processes ask for batches before Lightning tells the epoch; last.ckpt shows the end of one
+        self.plan.set_epoch(checkpoint["global_step"] // len(self.plan))

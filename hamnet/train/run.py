@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,37 +11,27 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader
 
 from hamnet.config import Config
 from hamnet.core.calculation import Calculation
 from hamnet.data.splits import Split, random_split, read_split
 from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from hamnet.nn.dataset import CACHE_BYTES, SAMPLE_ARRAYS, Batch, HamiltonianDataset, StoreCollection, collate
+from hamnet.nn.dataset import CACHE_BYTES, SAMPLE_ARRAYS, StoreCollection, collate
 from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import fit_statistics
 from hamnet.predict.overlap import fit_overlap
-from hamnet.train.callbacks import Keeper
 from hamnet.train.evaluation import evaluate_calculations, readers, write_evaluation
-from hamnet.train.module import EpochSampler, HamiltonianModule
+from hamnet.train.fitting import Fit, Loader, set_threads
+from hamnet.train.module import HamiltonianModule
+from hamnet.train.parallel import Team, free_port, partners
+from hamnet.train.partner import START_FILE
 from hamnet.train.plan import plan_lines
 from hamnet.train.report import draw_learning_curve
 
 OVERLAP_SAMPLES = 200
 """The overlap is fitted to at most this many calculations: it depends on pairs alone."""
-HARMLESS = (
-    ".*does not have many workers.*",
-    ".*number of training batches.*smaller than the logging interval.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*GPU available but not used.*",
-    ".*isinstance.treespec, LeafSpec.*",
-    ".*TF32.*",
-    ".*Found .* module.s. in eval mode.*",
-)
 Line = Callable[[str], None]
 
 
@@ -89,7 +74,8 @@ def train(
     if not resume and last.is_file():
         raise ConfigError(f"{output} holds a training already: go on with --resume, or set training.output elsewhere")
     output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(_threads(config))
+    check_devices(config)
+    set_threads(config)
     stores = StoreCollection(config.data.store)
     try:
         return _Training(config, stores, on_line).run(last if resume else None, callbacks)
@@ -108,31 +94,41 @@ class _Training:
         self.split.write(split_file)
 
     def run(self, last: Path | None, callbacks: Sequence[pl.Callback]) -> TrainResult:
+        """Fit, evaluate, write."""
         pl.seed_everything(self.config.training.seed, verbose=False)
         self.start = self._starting_point()
-        module = HamiltonianModule(self.start.model, self.config.training, 0)
-        loaders = self._loaders()
-        module.steps_per_epoch = len(loaders[0])
+        world = self.config.training.devices
+        team = Team(0, world, free_port() if world > 1 else 0)
+        fit = Fit(self.config, self.stores, self.split, self.start, team)
+        loaders = fit.loaders()
+        module = fit.module(loaders)
         if last is not None:
             _check_resumable(last, module)
-        self._tell_plan(loaders)
+        self._tell_plan(loaders[0])
         started = time.monotonic()
-        with quiet_lightning():
-            trainer = self._trainer(module, callbacks)
-            _fit(trainer, module, loaders, last, self.on_line)
+        if world > 1:
+            save_checkpoint(self.output / START_FILE, self.start)
+            with partners(self.config, last is not None, team.port):
+                trainer = fit.run(module, loaders, last, callbacks, self.on_line)
+            (self.output / START_FILE).unlink(missing_ok=True)
+        else:
+            trainer = fit.run(module, loaders, last, callbacks, self.on_line)
         seconds = time.monotonic() - started
         epochs = max(1, trainer.current_epoch)
         self.on_line(f"trained {epochs} epochs, {trainer.global_step} steps, {seconds:.1f} s here")
-        return self._finish(module, {"seconds": seconds, "epochs": epochs, "steps": trainer.global_step})
+        return self._finish(fit, module, {"seconds": seconds, "epochs": epochs, "steps": trainer.global_step})
 
     def _starting_point(self) -> Checkpoint:
         stores, names = self.stores, self.split.train
-        statistics = fit_statistics(
-            (stores.read(name) for name in names), stores.basis, stores.spin, self.config.network
-        )
-        model = HamiltonianModel(self.config.network, stores.basis, stores.spin, statistics)
+        baseline = Baseline.fit(self.config.network.baseline, self._read(names), stores.spin)
+        remainders = (baseline.remainder(calculation) for calculation in self._read(names))
+        statistics = fit_statistics(remainders, stores.basis, stores.spin, self.config.network)
+        dtype = torch.float64 if self.config.training.precision == "float64" else torch.float32
+        model = HamiltonianModel(self.config.network, stores.basis, stores.spin, statistics, dtype)
         arrays, metadata = self._overlap()
-        return Checkpoint(model, self.config, stores.basis, stores.spin, statistics, arrays, metadata)
+        return Checkpoint(
+            model, self.config, stores.basis, stores.spin, statistics, arrays, metadata, baseline=baseline
+        )
 
     def _overlap(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         first = self.stores.read(self.split.train[0])
@@ -140,6 +136,7 @@ class _Training:
             "train": len(self.split.train),
             "code": first.provenance.code,
             "functional": first.provenance.functional,
+            "grid": first.provenance.grid,
         }
         if all(shell.exponents for species in self.stores.basis.species for shell in species.shells):
             self.on_line("overlap: analytic integrals of the Gaussians, no fit")
@@ -155,79 +152,19 @@ class _Training:
     def _read(self, names: Sequence[str]) -> Iterator[Calculation]:
         return (self.stores.read(name) for name in names)
 
-    def _loaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch] | None]:
-        training = self.config.training
-        cutoff = self.start.statistics.message_cutoff
-
-        def loader(names: Sequence[str], shuffled: bool) -> DataLoader[Any]:
-            data = HamiltonianDataset(self.stores, names, self.start.basis, cutoff)
-            sampler = EpochSampler(len(data), training.seed) if shuffled else None
-            return DataLoader(
-                data,
-                batch_size=training.batch_size,
-                sampler=sampler,
-                collate_fn=collate,
-                num_workers=training.workers,
-                persistent_workers=training.workers > 0,  # they keep their samples over epochs
-            )
-
-        validation = loader(self.split.validation, False) if self.split.validation else None
-        return loader(self.split.train, True), validation
-
-    def _tell_plan(self, loaders: tuple[DataLoader[Batch], DataLoader[Batch] | None]) -> None:
-        data: Any = loaders[0].dataset  # samples; Lightning's loader is typed by its batches
-        training = self.config.training
-        batch = collate([data[k] for k in range(min(training.batch_size, len(self.split.train)))])
+    def _tell_plan(self, loader: Loader) -> None:
+        data: Any = loader.dataset  # samples; the loader is typed by its batches
+        plan: Any = loader.batch_sampler
+        batch = collate([data[k] for k in plan.shares(0)[0].indices])
         n_kept = len(self.split.train) + len(self.split.validation)
         kept = min(n_kept / batch.graphs.n_structures * SAMPLE_ARRAYS * batch.target.nbytes, 2.0 * CACHE_BYTES)
-        for line in plan_lines(self.start.model, batch, self.split, training, len(loaders[0]), kept):
+        for line in plan_lines(self.start.model, batch, self.split, self.config.training, len(plan), kept):
             self.on_line(line)
 
-    def _trainer(self, module: HamiltonianModule, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-        training = self.config.training
-        monitor = "validation_mae_meV" if self.split.validation else "train_mae_meV"
-        kept: list[pl.Callback] = [*callbacks, Keeper(self.output, monitor, self._best_writer(module))]
-        if training.early_stop_patience is not None:
-            on_train = not self.split.validation
-            kept.insert(
-                0,
-                EarlyStopping(
-                    monitor, patience=training.early_stop_patience, check_on_train_epoch_end=on_train, verbose=False
-                ),
-            )
-        if training.progress:
-            kept.append(TQDMProgressBar(refresh_rate=1))
-        return pl.Trainer(
-            accelerator="gpu" if training.device == "cuda" else "cpu",
-            devices=training.devices,
-            max_epochs=training.epochs,
-            callbacks=kept,
-            logger=[CSVLogger(self.output, name="log", version=""), TensorBoardLogger(self.output, name="tensorboard")],
-            gradient_clip_val=training.gradient_clip,
-            check_val_every_n_epoch=training.validate_every,
-            log_every_n_steps=training.log_every,
-            enable_progress_bar=training.progress,
-            enable_model_summary=False,
-            enable_checkpointing=True,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-
-    def _best_writer(self, module: HamiltonianModule) -> Callable[[Path, dict[str, float]], None]:
-        def write(path: Path, figures: dict[str, float]) -> None:
-            start = self.start
-            metadata = start.metadata | figures
-            best = Checkpoint(
-                start.model, start.config, start.basis, start.spin, start.statistics, start.overlap_arrays, metadata
-            )
-            save_checkpoint(path, best, module.averaged.state_dict())
-
-        return write
-
-    def _finish(self, module: HamiltonianModule, figures: dict[str, Any]) -> TrainResult:
+    def _finish(self, fit: Fit, module: HamiltonianModule, figures: dict[str, Any]) -> TrainResult:
         best = self.output / "best.ckpt"
         if not best.is_file():
-            self._best_writer(module)(best, {})
+            fit.best_writer(module)(best, {})
         checkpoint = load_checkpoint(best)
         path = self.output / "model.ckpt"
         save_checkpoint(path, checkpoint)
@@ -282,6 +219,8 @@ def _check_resumable(last: Path, module: HamiltonianModule) -> None:
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise FormatError(f"{last} does not resume a training: {reason}; start anew in another folder") from error
+    if state.get("dtype", str(module.model.dtype)) != str(module.model.dtype):
+        raise ConfigError(f"{last} was trained in {state['dtype']}; set training.precision back")
     settings = module.model.settings
     if network != settings.model_dump_json():
         raise ConfigError(f"{last} is of another network: {network}, now {settings.model_dump_json()}; set it back")
@@ -289,48 +228,17 @@ def _check_resumable(last: Path, module: HamiltonianModule) -> None:
         raise ConfigError(f"{last} was trained on other orbitals than the stores hold now; set data.store back")
 
 
-def _threads(config: Config) -> int:
-    if config.training.threads is not None:
-        return config.training.threads
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+def check_devices(config: Config) -> None:
+    """Refuse devices that this machine lacks.
 
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's and torch's advice that does not apply here is not passed on."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in HARMLESS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _fit(
-    trainer: pl.Trainer,
-    module: HamiltonianModule,
-    loaders: tuple[DataLoader[Batch], DataLoader[Batch] | None],
-    last: Path | None,
-    on_line: Line,
-) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, loaders[0], loaders[1], ckpt_path=last, weights_only=True if last else None)
-    except SystemExit as error:  # Lightning turns Ctrl-C into an exit and leaves the signal ignored
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        kept = module.training_config.output / "last.ckpt"
-        on_line(f"interrupted after {trainer.global_step} steps; {kept} is kept: give the same command with --resume")
-        raise KeyboardInterrupt from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+    Raises:
+        ConfigError: no GPU, too few of them, or none that computes in bfloat16.
+    """
+    training = config.training
+    if training.device == "cpu":
+        return
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < training.devices:
+        raise ConfigError(f"training.device cuda with {training.devices} devices: torch finds {found} here; use cpu")
+    if training.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("training.precision bf16: this GPU does not compute in bfloat16; use float32")
