@@ -9,7 +9,19 @@ import typer
 
 from hamnet.errors import HamnetError
 
-VERBS = ("perturb", "label", "preprocess", "inspect", "check", "train", "evaluate", "predict", "bands", "demo")
+VERBS = (
+    "perturb",
+    "label",
+    "preprocess",
+    "inspect",
+    "check",
+    "train",
+    "evaluate",
+    "predict",
+    "overlap",
+    "bands",
+    "demo",
+)
 """Each verb is a module `hamnet.cli.<verb>_verb` with `register(app)`."""
 
 app = typer.Typer(
