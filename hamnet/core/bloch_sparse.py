@@ -155,7 +155,9 @@ class SparseBloch:
         """True where M(k) is real: real blocks, and every phase is 1 or -1."""
         twice = 2 * np.asarray(kpoint, dtype=np.float64)
         shifted = self.matrix.pairs.cell_shift.any(axis=0)  # along a direction without shifts k is free
-        return not np.iscomplexobj(self.matrix.values) and bool((np.abs(twice - np.round(twice)) < 1e-12)[shifted].all())
+        return not np.iscomplexobj(self.matrix.values) and bool(
+            (np.abs(twice - np.round(twice)) < 1e-12)[shifted].all()
+        )
 
     def data(self, kpoint: FloatArray, channel: int = 0, real: bool = False) -> NDArray[Any]:
         """(n_entries,) numbers of M(k); complex, or float64 with `real` (allowed where `is_real`).

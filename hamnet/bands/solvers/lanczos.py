@@ -1,0 +1,142 @@
+"""Block Lanczos for the operator (H - sigma S)^-1 S: the eigenvalues next to a shift, degenerate ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.errors import ConvergenceError
+
+Matrix = NDArray[Any]
+Operator = Callable[[Matrix], Matrix]
+BLOCK = 12
+"""Vectors at a time: a factor is read once for all of them, and twelvefold degeneracy, the most that stars of k
+folded onto one point usually have, is met without luck."""
+TOLERANCE = 1e-11
+"""Residual of a Ritz value theta relative to theta at which it is taken as converged."""
+
+
+def nearest_states(
+    solve: Operator, overlap: Operator, n_rows: int, wanted: int, dtype: Any, block: int = BLOCK
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Eigenpairs theta of (H - sigma S)^-1 S with the largest |theta| = 1 / |E - sigma|.
+
+    Full orthogonalisation in the scalar product of S, twice, without restarts: some 3 to 6 vectors for each wanted.
+    Source: R. G. Grimes, J. G. Lewis, H. D. Simon, SIAM J. Matrix Anal. Appl. 15, 228 (1994).
+
+    Args:
+        solve: B -> (H - sigma S)^-1 B; overlap: B -> S B; both on (n_rows, m).
+        n_rows: size of the matrices.
+        wanted: number of eigenpairs.
+        dtype: of the vectors.
+        block: vectors at a time; no eigenvalue is found more often than that.
+
+    Returns:
+        theta (wanted,), vectors (n_rows, wanted) with c^dagger S c = 1, and S times the vectors.
+
+    Raises:
+        ConvergenceError: not converged with as many vectors as are allowed.
+    """
+    basis = _Basis(overlap, n_rows, min(n_rows, 10 * wanted + 20 * block), dtype, block)
+    basis.start(block)
+    while True:
+        image = solve(basis.last_overlap)
+        couple = basis.extend(image)
+        theta, states = np.linalg.eigh(basis.projected)
+        order = np.argsort(-np.abs(theta))[:wanted]
+        if len(order) == wanted:
+            error = np.linalg.norm(couple @ states[len(states) - couple.shape[1] :, order], axis=0)
+            if (error <= TOLERANCE * np.abs(theta[order])).all():
+                return theta[order], *basis.combine(states[:, order])
+        if basis.is_full:
+            raise ConvergenceError(
+                f"{wanted} states next to the shift did not converge with {basis.size} vectors of {n_rows} rows: "
+                "ask for fewer, or move the energy into a range with fewer states"
+            )
+
+
+class _Basis:
+    """S-orthonormal vectors Q, S Q, and T = Q^dagger S (H - sigma S)^-1 S Q."""
+
+    def __init__(self, overlap: Operator, n_rows: int, most: int, dtype: Any, block: int) -> None:
+        self._overlap = overlap
+        self._rng = np.random.default_rng(0)
+        self._q = np.empty((n_rows, most + block), dtype=dtype, order="F")
+        self._sq = np.empty_like(self._q, order="F")
+        self._t = np.zeros((most + block, most + block), dtype=dtype)
+        self._most = most
+        self._total = 0
+        self._last = slice(0, 0)
+
+    @property
+    def size(self) -> int:
+        """Vectors whose image is known."""
+        return self._last.start
+
+    @property
+    def is_full(self) -> bool:
+        """True when another block does not fit."""
+        return self._total > self._most
+
+    @property
+    def last_overlap(self) -> Matrix:
+        """S times the newest block."""
+        return self._sq[:, self._last]
+
+    @property
+    def projected(self) -> Matrix:
+        """T on all vectors whose image is known."""
+        t = self._t[: self.size, : self.size]
+        return (t + t.conj().T) / 2
+
+    def start(self, block: int) -> None:
+        """Random first block."""
+        self._append(np.zeros((len(self._q), 0)), block)
+
+    def extend(self, image: Matrix) -> Matrix:
+        """Orthogonalise the image of the newest block; it becomes the next one; the coupling of both."""
+        previous = self._last
+        image = np.asarray(image)
+        mapped = self._overlap(image)
+        coefficients, image, mapped = self._project(image, mapped)
+        self._t[: self._total, previous] = coefficients
+        values, turn = np.linalg.eigh(image.conj().T @ mapped)
+        scale = max(float(np.abs(coefficients).max()) ** 2, float(values[-1]), 1e-300)
+        room = len(self._q) - self._total
+        # Below 1e-24 the block has reached the end of its subspace; at the end of the whole space nothing is left.
+        keep = (values > 1e-24 * scale) & (np.arange(len(values)) >= len(values) - room)
+        root, turn = np.sqrt(values[keep]), turn[:, keep]
+        n_kept = len(root)
+        self._append(image @ (turn / root), min(len(values), room) - n_kept)
+        coupling = np.zeros((self._last.stop - self._last.start, len(values)), dtype=self._t.dtype)
+        coupling[:n_kept] = root[:, None] * turn.conj().T
+        self._t[self._last, previous] = coupling
+        return coupling
+
+    def combine(self, states: Matrix) -> tuple[Matrix, Matrix]:
+        """Q y and S Q y."""
+        return self._q[:, : self.size] @ states, self._sq[:, : self.size] @ states
+
+    def _project(self, vectors: Matrix, mapped: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        q, sq = self._q[:, : self._total], self._sq[:, : self._total]
+        total = np.zeros((self._total, vectors.shape[1]), dtype=self._q.dtype)
+        for _ in range(2):  # twice is enough
+            part = q.conj().T @ mapped
+            vectors, mapped, total = vectors - q @ part, mapped - sq @ part, total + part
+        return total, vectors, mapped
+
+    def _append(self, vectors: Matrix, n_random: int) -> None:
+        """Add a block that is nearly orthonormal already, filled up with random vectors."""
+        if n_random:
+            more = self._rng.normal(size=(len(self._q), n_random)).astype(self._q.dtype)
+            vectors = np.hstack((vectors, more / np.sqrt(len(more))))
+        for _ in range(2):
+            _, vectors, mapped = self._project(vectors, self._overlap(vectors))
+            values, turn = np.linalg.eigh(vectors.conj().T @ mapped)
+            vectors = vectors @ (turn / np.sqrt(values)) @ turn.conj().T
+        new = slice(self._total, self._total + vectors.shape[1])
+        self._q[:, new], self._sq[:, new] = vectors, self._overlap(vectors)
+        self._last, self._total = new, new.stop
