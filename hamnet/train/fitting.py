@@ -38,7 +38,6 @@ HARMLESS = (
     ".*TF32.*",
     ".*Found .* module.s. in eval mode.*",
     ".*It is recommended to use .*sync_dist=True.*",
-    ".*find_unused_parameters=True was specified in DDP constructor.*",
     ".*Unable to serialize instance.*",
     ".*Using 0.0.0.0 as the server host.*",
 )
@@ -81,8 +80,9 @@ class Fit:
         training = self.config.training
         room = CACHE_BYTES // (max(1, training.workers) * self.team.world)  # each process keeps samples of its own
         start = self.start
+        points = training.kspace_points if training.kspace_weight and seed is not None else 0
         data = HamiltonianDataset(
-            self.stores, names, start.basis, start.statistics.message_cutoff, room, start.baseline
+            self.stores, names, start.basis, start.statistics.message_cutoff, room, start.baseline, points
         )
         loader: DataLoader[Any] = DataLoader(
             data,

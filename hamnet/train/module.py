@@ -16,7 +16,7 @@ from hamnet.nn.dataset import Batch
 from hamnet.nn.graph import GraphBatch
 from hamnet.nn.model import HamiltonianModel
 from hamnet.train.batches import BatchPlan, Share
-from hamnet.train.loss import difference_and_shift, hamiltonian_loss
+from hamnet.train.loss import difference_and_shift, hamiltonian_loss, kspace_loss
 from hamnet.train.parallel import Team
 
 MILLI = 1000.0
@@ -120,15 +120,21 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         return values
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch in eV; with several processes, times their number: Lightning averages their gradients."""
+        """Loss of one batch in eV: of the whole batch, whatever the number of processes."""
         share = self.plan.shares(self.plan.epoch)[batch_idx]
         mean = partial(self.team.mean, counted=share.counted)
         prediction = self.predict_values(self.model, batch.graphs)
         difference, shift = difference_and_shift(prediction, batch, self.training_config.energy_zero)
         loss = hamiltonian_loss(difference, shift, mean)
+        if self.training_config.kspace_weight:
+            loss = loss + self.training_config.kspace_weight * kspace_loss(difference, batch, mean)
         mae = MILLI * mean(difference.detach().abs())
         self._log_step(loss.detach(), mae, share)
-        return loss * self.team.world
+        return loss
+
+    def on_after_backward(self) -> None:
+        """The gradient is that of all processes together."""
+        self.team.sum_gradients(self.model.parameters())
 
     def _log_step(self, loss: Tensor, mae: Tensor, share: Share) -> None:
         """Every process logs the figures of the whole batch."""

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,19 +82,42 @@ class Team:
         return float(shared)
 
     def strategy(self, device: str) -> Any:
-        """Lightning's strategy for this process.
-
-        Not every process sees every pair of species in every step, hence `find_unused_parameters`.
-        """
+        """Lightning's strategy for this process."""
         if self.world == 1:
             return "auto"
-        return DDPStrategy(
-            cluster_environment=_Meeting(self),
-            process_group_backend="nccl" if device == "cuda" else "gloo",
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-            timeout=TIMEOUT,
-        )
+        backend = "nccl" if device == "cuda" else "gloo"
+        return _Unwrapped(cluster_environment=_Meeting(self), process_group_backend=backend, timeout=TIMEOUT)
+
+    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Add up the processes' gradients; a weight that no process used keeps none, so that AdamW leaves it alone.
+
+        Args:
+            weights: those that learn, in the same order everywhere.
+        """
+        if self.world == 1:
+            return
+        learning = list(weights)
+        used = torch.tensor([weight.grad is not None for weight in learning], device=learning[0].device).int()
+        dist.all_reduce(used)
+        learning = [weight for weight, count in zip(learning, used.tolist(), strict=True) if count]
+        for weight in learning:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        flat = torch.cat([weight.grad.reshape(-1) for weight in learning if weight.grad is not None])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [weight.numel() for weight in learning])
+        for weight, part in zip(learning, parts, strict=True):
+            weight.grad = part.view_as(weight)
+
+
+class _Unwrapped(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped to mypy
+    """Lightning's processes without torch's wrapper, which takes one and the same graph in every step for granted.
+
+    Here a step may use other species than the last, or others in each process; `Team.sum_gradients` does the work.
+    """
+
+    def configure_ddp(self) -> None:
+        """The module stays as it is."""
 
 
 class _Meeting(ClusterEnvironment):  # type: ignore[misc]  # Lightning is untyped to mypy
