@@ -66,6 +66,10 @@ class NetworkConfig(_Section):
     """Largest angular momentum of the node features; null: 4."""
     message_cutoff: Annotated[float, Field(gt=0)] | None = None
     """Reach of the messages in Angstrom; null: the reach of the pairs."""
+    body_order: Annotated[int, Field(ge=2, le=4)] = 3
+    """Bodies that one layer correlates, centre included: 2 sees distances, 3 angles, 4 handedness."""
+    kernel: Literal["so2", "tensor_product"] = "so2"
+    """Convolution kernel; tensor_product is e3nn's, many times slower, for comparison."""
     radial_functions: Annotated[int, Field(ge=2)] = 16
     """Radial basis functions of the distance."""
     radial_hidden: Annotated[int, Field(ge=1)] = 64
@@ -110,6 +114,12 @@ class TrainingConfig(_Section):
     """Epochs between validations."""
     energy_zero: Literal["auto", "keep", "remove"] = "auto"
     """auto: the loss removes one mu S per structure that is periodic in all directions; keep: never; remove: always."""
+    kspace_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the k-space loss: the error of H among the DFT's own states near the Fermi level; 0: without it."""
+    kspace_points: Annotated[int, Field(ge=1)] = 2
+    """Random k-points of each structure in the k-space loss."""
+    validate_bands: Annotated[int, Field(ge=0)] = 2
+    """Structures of the validation part whose bands near the Fermi level are compared at each validation; 0: none."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Kind of device."""
     devices: Annotated[int, Field(ge=1)] = 1

@@ -1,81 +1,57 @@
-"""Message passing: one interaction layer, and the gate between layers."""
+"""Message passing: what an atom learns from its neighbours, and products that raise the body order."""
 
 from __future__ import annotations
 
 import torch
-from e3nn import nn as e3nn_nn
-from e3nn import o3
 
+from hamnet.nn.features import EquivariantLinear, FeatureGate, FeatureLayout
+from hamnet.nn.frames import EdgeFrames
+from hamnet.nn.products import CouplingProduct
 from hamnet.nn.radial import RadialNetwork
 from hamnet.nn.scatter import sum_edges
-from hamnet.nn.tensor_product import GradedIrreps, TensorProductConvolution
+from hamnet.nn.so2 import SO2Convolution
+from hamnet.nn.tensor_product import TensorProductConvolution
 
-
-def hidden_irreps(channels: int, lmax: int) -> o3.Irreps:
-    """Both parities of every l: natural ones (-1)^l with `channels`, unnatural ones with a quarter, fewer at high l."""
-    result = []
-    for l in range(lmax + 1):
-        natural = (-1) ** l
-        count = max(4, channels // (1 if l == 0 else min(2 * l, 4)))
-        result += [(count, (l, natural)), (max(2, count // 4), (l, -natural))]
-    return o3.Irreps(result)
-
-
-def kept_irreps(irreps: o3.Irreps, kinds: o3.Irreps) -> o3.Irreps:
-    """The part of `irreps` whose kinds stand in `kinds`: what can be reached, or is asked for."""
-    wanted = {ir for _, ir in kinds}
-    return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in wanted])
-
-
-class GatedLinear(torch.nn.Module):
-    """Equivariant linear map followed by a gate: scalars through SiLU or tanh, l > 0 times a sigmoid of scalars."""
-
-    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
-        super().__init__()
-        scalars = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l == 0])
-        gated = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l > 0])
-        gates = o3.Irreps([(gated.num_irreps, "0e")]) if gated.dim else o3.Irreps("")
-        acts = [torch.nn.functional.silu if ir.p > 0 else torch.tanh for _, ir in scalars]
-        self.gate = e3nn_nn.Gate(scalars, acts, gates, [torch.sigmoid] * len(gates), gated)
-        self.linear = o3.Linear(irreps_in, self.gate.irreps_in)
-        self.irreps_out: o3.Irreps = self.gate.irreps_out
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, irreps_in.dim) -> (n, irreps_out.dim)."""
-        result: torch.Tensor = self.gate(self.linear(features))
-        return result
+KERNELS = {"so2": SO2Convolution, "tensor_product": TensorProductConvolution}
+"""Kernels of one signature; the second is e3nn's, for comparison."""
 
 
 class Interaction(torch.nn.Module):
-    """x_i' = gate(linear(sum_j m_ij) / sqrt(<n>)) + linear_species(x_i).
+    """a_i = sum_j m_ij / sqrt(<n>);  x_i' = gate(A a + B a a + C a a a + ...) + D x_i.
 
     Args:
-        irreps_in: node features.
-        irreps_out: features after the layer.
-        n_species: number of species (self connection has weights for each).
+        layout_in: node features.
+        layout_out: features after the layer.
+        n_species: number of species.
         radial_functions, radial_hidden: of the radial network.
         average_neighbours: mean number of messages per atom, the normalisation.
-        lmax_edge: degree of the edge harmonics.
+        body_order: bodies that one layer correlates, centre included: 2 is the bare sum over neighbours.
+        kernel: name in `KERNELS`.
     """
 
     def __init__(
         self,
-        irreps_in: o3.Irreps,
-        irreps_out: o3.Irreps,
+        layout_in: FeatureLayout,
+        layout_out: FeatureLayout,
         n_species: int,
         radial_functions: int,
         radial_hidden: int,
         average_neighbours: float,
-        lmax_edge: int,
+        body_order: int,
+        kernel: str,
     ) -> None:
         super().__init__()
-        self.first = o3.Linear(irreps_in, irreps_in)
-        self.kernel = TensorProductConvolution(GradedIrreps(irreps_in), lmax_edge, GradedIrreps(irreps_out))
+        # scalars send natural messages alone: an unnatural channel would be zero
+        messages = layout_out if layout_in.lmax else FeatureLayout(layout_out.lmax, layout_out.natural)
+        self.first = EquivariantLinear(layout_in, layout_in)
+        self.kernel = KERNELS[kernel](layout_in, messages)
         self.radial = RadialNetwork(radial_functions, 2 * n_species, radial_hidden, self.kernel.n_weights)
-        messages = self.kernel.irreps_messages.even
-        self.gate = GatedLinear(messages, kept_irreps(irreps_out, messages))
-        self.self_connection = o3.FullyConnectedTensorProduct(irreps_in, f"{n_species}x0e", self.gate.irreps_out)
-        self.irreps_out: o3.Irreps = self.gate.irreps_out
+        self.species = torch.nn.Linear(n_species, messages.natural, bias=False)
+        self.widen = EquivariantLinear(messages, layout_out)
+        self.products = torch.nn.ModuleList([CouplingProduct(layout_out) for _ in range(body_order - 2)])
+        self.mix = torch.nn.ModuleList([EquivariantLinear(layout_out, layout_out) for _ in range(body_order - 1)])
+        self.gate = FeatureGate(layout_out)
+        self.self_connection = EquivariantLinear(layout_in, layout_out)
         self.scale = average_neighbours**-0.5
 
     def forward(
@@ -84,13 +60,18 @@ class Interaction(torch.nn.Module):
         species_onehot: torch.Tensor,
         source: torch.Tensor,
         target: torch.Tensor,
-        vector: torch.Tensor,
+        frames: EdgeFrames,
         scaled_distance: torch.Tensor,
     ) -> torch.Tensor:
-        """Node features (n_atoms, irreps_in.dim) -> (n_atoms, irreps_out.dim)."""
-        invariants = torch.cat((species_onehot[source], species_onehot[target]), dim=-1)
+        """Node features (n_atoms, rows_in, channels_in) -> (n_atoms, rows_out, channels_out)."""
+        invariants = torch.cat((species_onehot.index_select(0, source), species_onehot.index_select(0, target)), dim=-1)
         weights = self.radial(scaled_distance, invariants)
-        messages = self.kernel(self.first(features)[source], vector, weights)
-        gathered = sum_edges(messages, target, len(features)) * self.scale
-        updated: torch.Tensor = self.gate(gathered) + self.self_connection(features, species_onehot)
+        messages = self.kernel(self.first(features).index_select(0, source), frames, weights)
+        gathered = sum_edges(messages.flatten(1), target, len(features)) * self.scale
+        atoms = self.widen(gathered.reshape(len(features), *messages.shape[1:]))
+        power, mixed = atoms, self.mix[0](atoms)
+        for product, mix in zip(self.products, list(self.mix)[1:], strict=True):
+            power = product(power, atoms)
+            mixed = mixed + mix(power)
+        updated: torch.Tensor = self.gate(mixed) + self.self_connection(features)
         return updated

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from e3nn import o3
 
 from hamnet.config import NetworkConfig
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, spin_channels
 from hamnet.errors import BasisError
-from hamnet.nn.block_head import BlockReadout, PairFeatures
-from hamnet.nn.graph import GraphBatch
-from hamnet.nn.interaction import GatedLinear, Interaction, hidden_irreps, kept_irreps
+from hamnet.nn.block_head import OnSiteReadout, PairFeatures, PairReadout
+from hamnet.nn.features import EquivariantLinear, FeatureGate, FeatureLayout
+from hamnet.nn.frames import EdgeFrames
+from hamnet.nn.graph import GraphBatch, PairGroup
+from hamnet.nn.interaction import Interaction
+from hamnet.nn.so2 import O2Features
 from hamnet.nn.statistics import Statistics
-from hamnet.nn.tensor_product import GradedIrreps
 
 DEFAULT_LMAX = 4
 """Degree of the node features: a pair of second neighbours must see which atom stands between its two."""
+UNNATURAL_PART = 4
+"""A quarter as many unnatural channels as natural ones: blocks have few unnatural irreps, but they have some."""
 
 
 @contextmanager
@@ -69,32 +73,30 @@ class HamiltonianModel(torch.nn.Module):
     def _build(self, settings: NetworkConfig, basis: OrbitalBasis, statistics: Statistics) -> None:
         changes = {(a, b): block_irreps(basis.species[a], basis.species[b], self.spin) for a, b, _ in statistics.groups}
         block_lmax = max(term.l for change in changes.values() for term in change.terms)
-        lmax = DEFAULT_LMAX if settings.lmax is None else settings.lmax
+        lmax = max(DEFAULT_LMAX, block_lmax) if settings.lmax is None else settings.lmax
         n_species = len(basis.species)
-        node = o3.Irreps([(settings.channels, "0e")])
-        self.embedding = o3.Linear(f"{n_species}x0e", node)
+        self.embedding = torch.nn.Linear(n_species, settings.channels, bias=False)
+        node = FeatureLayout(0, settings.channels)
+        hidden = FeatureLayout(lmax, settings.channels, max(4, settings.channels // UNNATURAL_PART))
         layers = []
         for _ in range(settings.layers):
-            layer = Interaction(
-                node,
-                hidden_irreps(settings.channels, lmax),
-                n_species,
-                settings.radial_functions,
-                settings.radial_hidden,
-                statistics.average_neighbours,
-                lmax,
+            layers.append(
+                Interaction(
+                    node,
+                    hidden,
+                    n_species,
+                    settings.radial_functions,
+                    settings.radial_hidden,
+                    statistics.average_neighbours,
+                    settings.body_order,
+                    settings.kernel,
+                )
             )
-            node = layer.irreps_out
-            layers.append(layer)
+            node = hidden
         self.interactions = torch.nn.ModuleList(layers)
-        kinds = o3.Irreps([(1, (t.l, t.parity)) for change in changes.values() for t in change.terms])
-        wanted = kept_irreps(hidden_irreps(settings.channels, block_lmax), kinds)
-        # the pair's own harmonics go as high as the nodes': only so does a pair see in full what lies between its atoms
-        self.pair_features = PairFeatures(
-            node, wanted, max(lmax, block_lmax), settings.radial_functions, settings.radial_hidden
-        )
-        self.on_site_features = GatedLinear(node, wanted)
-        self.readouts = torch.nn.ModuleDict(_readouts(changes, statistics, self.pair_features, self.on_site_features))
+        self.pair_features = PairFeatures(hidden, settings.radial_functions, settings.radial_hidden)
+        self.on_site_features = torch.nn.Sequential(EquivariantLinear(hidden, hidden), FeatureGate(hidden))
+        self.readouts = torch.nn.ModuleDict(_readouts(changes, statistics, self.pair_features, hidden))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -110,36 +112,60 @@ class HamiltonianModel(torch.nn.Module):
         n_species = len(self.basis.species)
         onehot = torch.nn.functional.one_hot(batch.species, n_species).to(self.dtype)
         nodes = self._node_features(batch, onehot)
-        vector = batch.pair_vector
-        distance = vector.norm(dim=-1)
-        cutoff = self.pair_cutoffs.to(vector.device)[batch.species[batch.pair_i], batch.species[batch.pair_j]]
-        scaled = (distance / cutoff).to(self.dtype)
-        parts = []
-        for group in batch.groups:
-            name = _name(group.species_i, group.species_j, group.on_site)
-            if name not in self.readouts:
-                labels = " and ".join(self.basis.species[k].label for k in (group.species_i, group.species_j))
-                raise BasisError(f"the model has seen no {'on-site' if group.on_site else 'off-site'} pair of {labels}")
-            pairs = group.pairs
-            if group.on_site:
-                features = self.on_site_features(nodes[batch.pair_i[pairs]])
-            else:
-                features = self.pair_features(
-                    nodes, batch.pair_i[pairs], batch.pair_j[pairs], vector[pairs].to(self.dtype), scaled[pairs]
-                )
-            blocks = self.readouts[name](features, distance[pairs].to(self.dtype))
-            parts.append(blocks.reshape(-1, self.n_channels))
-        values = torch.cat(parts)[batch.group_order]
+        values = self._values(batch, nodes)[batch.group_order]
         signs = self.transposition_signs.to(values.device)
         return (values + values[batch.transposition] * signs) / 2
 
+    def _values(self, batch: GraphBatch, nodes: torch.Tensor) -> torch.Tensor:
+        """Blocks of one direction, group after group."""
+        on_site = self.on_site_features(nodes)
+        parts: dict[int, torch.Tensor] = {}
+        hops = [(k, group) for k, group in enumerate(batch.groups) if not group.on_site]
+        for k, group in enumerate(batch.groups):
+            if group.on_site:
+                parts[k] = self._readout(group)(on_site[batch.pair_i[group.pairs]])
+        if hops:
+            pairs = torch.cat([group.pairs for _, group in hops])
+            features, frames, distance = self._pairs(batch, nodes, pairs)
+            start = 0
+            for k, group in hops:
+                part = slice(start, start + len(group.pairs))
+                readout = self._readout(group)
+                matrix = frames.matrix(readout.lmax)[part]
+                parts[k] = readout({g: f.part(part) for g, f in features.items()}, matrix, distance[part])
+                start = part.stop
+        return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
+
+    def _pairs(
+        self, batch: GraphBatch, nodes: torch.Tensor, pairs: torch.Tensor
+    ) -> tuple[dict[int, O2Features], EdgeFrames, torch.Tensor]:
+        """Features, frames and distances of the given pairs."""
+        vector, i, j = batch.pair_vector[pairs], batch.pair_i[pairs], batch.pair_j[pairs]
+        distance = vector.norm(dim=-1)
+        cutoff = self.pair_cutoffs.to(vector.device)[batch.species[i], batch.species[j]]
+        frames = EdgeFrames(vector, self.dtype)
+        features = self.pair_features(nodes, i, j, frames, (distance / cutoff).to(self.dtype))
+        return features, frames, distance.to(self.dtype)
+
+    def _readout(self, group: PairGroup) -> Any:
+        """The head of a group.
+
+        Raises:
+            BasisError: the training set had no such pair of species.
+        """
+        name = _name(group.species_i, group.species_j, group.on_site)
+        if name not in self.readouts:
+            labels = " and ".join(self.basis.species[k].label for k in (group.species_i, group.species_j))
+            raise BasisError(f"the model has seen no {'on-site' if group.on_site else 'off-site'} pair of {labels}")
+        return self.readouts[name]
+
     def _node_features(self, batch: GraphBatch, onehot: torch.Tensor) -> torch.Tensor:
-        nodes: torch.Tensor = self.embedding(onehot)
+        nodes: torch.Tensor = self.embedding(onehot).unsqueeze(1)
         distance = batch.edge_vector.norm(dim=-1)
         scaled = (distance / self.statistics.message_cutoff).to(self.dtype)
-        vector = batch.edge_vector.to(self.dtype)
+        frames = EdgeFrames(batch.edge_vector, self.dtype)
         for layer in self.interactions:
-            nodes = layer(nodes, onehot, batch.edge_source, batch.edge_target, vector, scaled)
+            nodes = layer(nodes, onehot, batch.edge_source, batch.edge_target, frames, scaled)
         return nodes
 
 
@@ -151,10 +177,12 @@ def _readouts(
     changes: dict[tuple[int, int], BlockIrreps],
     statistics: Statistics,
     pair_features: PairFeatures,
-    on_site_features: GatedLinear,
-) -> dict[str, BlockReadout]:
-    result = {}
+    layout: FeatureLayout,
+) -> dict[str, torch.nn.Module]:
+    result: dict[str, torch.nn.Module] = {}
     for (a, b, on_site), group in sorted(statistics.groups.items()):
-        irreps_in = on_site_features.irreps_out if on_site else pair_features.irreps_out
-        result[_name(a, b, on_site)] = BlockReadout(GradedIrreps(irreps_in), changes[a, b], group)
+        if on_site:
+            result[_name(a, b, on_site)] = OnSiteReadout(layout, changes[a, b], group)
+        else:
+            result[_name(a, b, on_site)] = PairReadout(pair_features.hidden, changes[a, b], group)
     return result

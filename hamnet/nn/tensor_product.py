@@ -1,32 +1,18 @@
-"""The convolution kernel on e3nn's tensor product: the reference that faster siblings are tested against.
+"""The reference kernel: e3nn's tensor product with spherical harmonics, to which the fast kernel is held.
 
-Signature shared by all kernels: `kernel(source, edge_vector, weights) -> messages`, with irreps given at construction.
-Time-reversal grade: features come as (even, odd) irreps; edge harmonics are even under time reversal, so a message
-keeps the grade of its source.
+The same signature as `hamnet.nn.so2.SO2Convolution`: `kernel(source, frames, weights) -> messages`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from e3nn import o3
 
+from hamnet.nn.features import FeatureLayout
+from hamnet.nn.frames import EdgeFrames
+
 E3NN_AXES = [1, 2, 0]
 """Vectors enter e3nn as (y, z, x): then its basis is ours, m = -l..l with z polar. The one place that relabels axes."""
-
-
-@dataclass(frozen=True)
-class GradedIrreps:
-    """Irreps of O(3) with a time-reversal grade; a feature holds the even part first, then the odd one."""
-
-    even: o3.Irreps
-    odd: o3.Irreps = o3.Irreps("")
-
-    @property
-    def dim(self) -> int:
-        """Length of a feature."""
-        return int(self.even.dim + self.odd.dim)
 
 
 def edge_harmonics(vectors: torch.Tensor, lmax: int) -> torch.Tensor:
@@ -38,41 +24,51 @@ def edge_harmonics(vectors: torch.Tensor, lmax: int) -> torch.Tensor:
 
 
 class TensorProductConvolution(torch.nn.Module):
-    """Messages m = sum over paths w_path (x_source (x) Y(edge)), every path that the parities allow.
+    """Messages m = W sum over paths w_path (x (x) Y(edge)), every path that the parities allow ('uvu', then linear).
+
+    With filter degrees up to lmax_in + lmax_out it spans all equivariant maps, as the fast kernel does.
 
     Args:
-        irreps_in: irreps of the source features.
-        lmax_edge: largest degree of the edge harmonics.
-        irreps_out: which irreps are wanted; the output holds each once per path (see `irreps_messages`).
+        layout_in: of the source features.
+        layout_out: of the messages.
+        lmax_filter: largest degree of the harmonics; None: lmax_in + lmax_out.
     """
 
-    def __init__(self, irreps_in: GradedIrreps, lmax_edge: int, irreps_out: GradedIrreps) -> None:
+    def __init__(self, layout_in: FeatureLayout, layout_out: FeatureLayout, lmax_filter: int | None = None) -> None:
         super().__init__()
-        self.irreps_in = irreps_in
-        self.lmax_edge = lmax_edge
-        self.even, even_out = _channelwise_product(irreps_in.even, lmax_edge, irreps_out.even)
-        self.odd, odd_out = _channelwise_product(irreps_in.odd, lmax_edge, irreps_out.odd)
-        self.irreps_messages = GradedIrreps(even_out, odd_out)
-        self.n_weights_even = 0 if self.even is None else int(self.even.weight_numel)
-        self.n_weights = self.n_weights_even + (0 if self.odd is None else int(self.odd.weight_numel))
+        self.layout_in, self.layout_out = layout_in, layout_out
+        self.lmax_filter = layout_in.lmax + layout_out.lmax if lmax_filter is None else lmax_filter
+        self.parts_in = [_grade_layout(layout_in, grade) for grade in layout_out.grades]
+        self.parts_out = [_grade_layout(layout_out, grade) for grade in layout_out.grades]
+        products, linears = [], []
+        for part_in, part_out in zip(self.parts_in, self.parts_out, strict=True):
+            product = _product(part_in.e3nn_irreps(), self.lmax_filter, part_out.e3nn_irreps())
+            products.append(product)
+            linears.append(o3.Linear(product.irreps_out.simplify(), part_out.e3nn_irreps()))
+        self.products, self.linears = torch.nn.ModuleList(products), torch.nn.ModuleList(linears)
+        self.counts = [int(product.weight_numel) for product in products]
+        self.n_weights = sum(self.counts)
 
-    def forward(self, source: torch.Tensor, edge_vector: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """(n, irreps_in.dim), (n, 3) Angstrom, (n, n_weights) -> (n, irreps_messages.dim)."""
-        harmonics = edge_harmonics(edge_vector, self.lmax_edge)
-        n_even = self.irreps_in.even.dim
-        parts = []
-        if self.even is not None:
-            parts.append(self.even(source[:, :n_even], harmonics, weights[:, : self.n_weights_even]))
-        if self.odd is not None:
-            parts.append(self.odd(source[:, n_even:], harmonics, weights[:, self.n_weights_even :]))
-        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    def forward(self, source: torch.Tensor, frames: EdgeFrames, weights: torch.Tensor) -> torch.Tensor:
+        """(n, rows_in, channels_in), n edges, (n, n_weights) -> (n, rows_out, channels_out)."""
+        harmonics = edge_harmonics(frames.vectors.to(source.dtype), self.lmax_filter)
+        result, split = [], torch.split(weights, self.counts, dim=1)
+        for k, grade in enumerate(self.layout_out.grades):
+            natural, unnatural = self.layout_in.grade(grade)
+            flat = self.parts_in[k].to_e3nn(source[..., natural.start : unnatural.stop])
+            messages = self.linears[k](self.products[k](flat, harmonics, split[k]))
+            result.append(self.parts_out[k].from_e3nn(messages))
+        return torch.cat(result, dim=-1)
 
 
-def _channelwise_product(
-    irreps_in: o3.Irreps, lmax_edge: int, wanted: o3.Irreps
-) -> tuple[o3.TensorProduct | None, o3.Irreps]:
+def _grade_layout(layout: FeatureLayout, grade: int) -> FeatureLayout:
+    natural, unnatural = (part.stop - part.start for part in layout.grade(grade))
+    return FeatureLayout(layout.lmax, natural, unnatural)
+
+
+def _product(irreps_in: o3.Irreps, lmax_filter: int, wanted: o3.Irreps) -> o3.TensorProduct:
     """Product 'uvu' with one weight per channel and path, and its output sorted by irrep."""
-    edge = o3.Irreps.spherical_harmonics(lmax_edge)
+    edge = o3.Irreps.spherical_harmonics(lmax_filter)
     kinds = {ir for _, ir in wanted}
     paths = [
         (a, b, ir_out, mul)
@@ -81,10 +77,7 @@ def _channelwise_product(
         for ir_out in ir_in * ir_edge
         if ir_out in kinds
     ]
-    if not paths:
-        return None, o3.Irreps("")
     irreps_out, permutation, _ = o3.Irreps([(mul, ir) for _, _, ir, mul in paths]).sort()
     instructions = [(a, b, permutation[k], "uvu", True) for k, (a, b, _, _) in enumerate(paths)]
     instructions.sort(key=lambda entry: entry[2])
-    product = o3.TensorProduct(irreps_in, edge, irreps_out, instructions, shared_weights=False, internal_weights=False)
-    return product, irreps_out.simplify()
+    return o3.TensorProduct(irreps_in, edge, irreps_out, instructions, shared_weights=False, internal_weights=False)
