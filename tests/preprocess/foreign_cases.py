@@ -16,8 +16,8 @@ KPOINTS = np.array([[0.0, 0.0, 0.0], [0.13, -0.29, 0.0], [0.5, 0.0, 0.0]])
 
 @cache
 def openmx_case(name: str) -> Calculation:
-    """A golden OpenMX calculation: graphene, hbn, bismuthene_soc, o2_spin, water."""
-    return OpenMXReader().read(golden(f"openmx/{name}"))
+    """A golden OpenMX calculation: graphene, hbn, bismuthene_soc, o2_spin, o2_noncollinear_soc, water."""
+    return OpenMXReader().read(golden(f"openmx/{name}"), allow_unconverged=True)
 
 
 def band_difference(first: Calculation, second: Calculation) -> float:
