@@ -21,6 +21,7 @@ from hamnet.data.store import Store
 from hamnet.errors import BasisError, PhysicsError
 from hamnet.nn.graph import Graph, GraphBatch, build_graph
 from hamnet.nn.graph import collate as collate_graphs
+from hamnet.nn.kspace import KSpaceStates, kspace_states
 from hamnet.nn.prior import Baseline, matrix_channels
 
 CACHE_BYTES = 2**31
@@ -41,6 +42,7 @@ class Sample:
             `hamnet.data.irrep_blocks.spin_channels`.
         overlap: (n_values, n_channels) float64, S in the spin layout of H.
         baseline: (n_values, n_channels) float64, eV: what is added to the network's output to make H.
+        states: eigenstates for the k-space loss; None where it is not used.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Sample:
     target: Tensor
     overlap: Tensor
     baseline: Tensor
+    states: KSpaceStates | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,7 @@ class Batch:
         graphs: input of the network.
         target, overlap, baseline: (n_values, n_channels) float64; see `Sample`.
         names: names in the store.
+        states: eigenstates of each structure for the k-space loss; None where it is not used.
     """
 
     graphs: GraphBatch
@@ -65,6 +69,7 @@ class Batch:
     overlap: Tensor
     baseline: Tensor
     names: tuple[str, ...]
+    states: tuple[KSpaceStates | None, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -74,6 +79,7 @@ class Batch:
             self.overlap.to(device),
             self.baseline.to(device),
             self.names,
+            tuple(None if states is None else states.to(device) for states in self.states),
         )
 
 
@@ -86,6 +92,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         graphs.flatten([sample.overlap for sample in samples]),
         graphs.flatten([sample.baseline for sample in samples]),
         tuple(sample.name for sample in samples),
+        tuple(sample.states for sample in samples),
     )
 
 
@@ -150,6 +157,7 @@ def make_sample(
     basis: OrbitalBasis,
     message_cutoff: float,
     baseline: Baseline | None = None,
+    kspace_points: int = 0,
 ) -> Sample:
     """Sample from a calculation that has a Hamiltonian.
 
@@ -159,6 +167,7 @@ def make_sample(
         basis: orbitals of the model.
         message_cutoff: Angstrom.
         baseline: what is subtracted from H; None: nothing.
+        kspace_points: k-points with eigenstates for the k-space loss.
 
     Raises:
         PhysicsError: the calculation has no Hamiltonian, or the baseline is a reference that it does not have.
@@ -175,6 +184,7 @@ def make_sample(
         torch.from_numpy(target - subtracted),
         torch.from_numpy(matrix_channels(overlap_like(calculation.overlap, matrix)).copy()),
         torch.from_numpy(subtracted.copy()),
+        kspace_states(name, calculation, kspace_points) if kspace_points else None,
     )
 
 
@@ -229,6 +239,7 @@ class HamiltonianDataset(Dataset[Sample]):
         message_cutoff: reach of the messages in Angstrom.
         cache_bytes: samples are kept in memory until they take this much; the rest is read again each time.
         baseline: what is subtracted from H; None: nothing.
+        kspace_points: k-points of each structure with eigenstates for the k-space loss.
     """
 
     def __init__(
@@ -239,12 +250,14 @@ class HamiltonianDataset(Dataset[Sample]):
         message_cutoff: float,
         cache_bytes: int = CACHE_BYTES,
         baseline: Baseline | None = None,
+        kspace_points: int = 0,
     ) -> None:
         self.stores = stores
         self.names = list(names)
         self.basis = basis
         self.message_cutoff = message_cutoff
         self.baseline = baseline
+        self.kspace_points = kspace_points
         self._room = cache_bytes
         self._kept: dict[int, Sample] = {}
 
@@ -256,7 +269,7 @@ class HamiltonianDataset(Dataset[Sample]):
             return self._kept[index]
         name = self.names[index]
         calculation = to_basis(self.stores.read(name), self.basis)
-        sample = make_sample(name, calculation, self.basis, self.message_cutoff, self.baseline)
+        sample = make_sample(name, calculation, self.basis, self.message_cutoff, self.baseline, self.kspace_points)
         size = SAMPLE_ARRAYS * sample.target.nbytes
         if size <= self._room:
             self._room -= size

@@ -73,3 +73,21 @@ def hamiltonian_loss(difference: Tensor, shift: Tensor, mean: Mean = torch.mean)
     """
     root = (mean(difference.square()) + TINY).sqrt()
     return mean(difference.abs()) + root + SHIFT_WEIGHT * mean(shift.abs())
+
+
+def kspace_loss(difference: Tensor, batch: Batch, mean: Mean = torch.mean) -> Tensor:
+    """sqrt(mean over structures and k-points of |M|^2), eV: the error of H among states near the Fermi level.
+
+    See `hamnet.nn.kspace`; structures without states count as zero. Where the energy zero is free, dH = mu S costs
+    nothing, because mu S is no longer in the difference.
+
+    Args:
+        difference: (n_values, n_channels) dH in eV.
+        batch: with states.
+        mean: as for `hamiltonian_loss`.
+    """
+    parts = batch.graphs.unflatten(difference)
+    none = difference.new_zeros(1)  # every process must come to the mean
+    squares = [none if s is None else s.squares(part) for s, part in zip(batch.states, parts, strict=True)]
+    root: Tensor = (mean(torch.cat(squares)) + TINY).sqrt()
+    return root

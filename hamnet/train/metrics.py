@@ -164,6 +164,83 @@ class SpectrumErrors:
     note: str = ""
 
 
+class Spectrum:
+    """Eigenvalues of a calculation that predictions are compared with, solved once; all with the calculation's own S.
+
+    Args:
+        calculation: truth; with H.
+
+    Raises:
+        PhysicsError: the calculation has no Hamiltonian.
+    """
+
+    def __init__(self, calculation: Calculation) -> None:
+        if calculation.hamiltonian is None:
+            raise PhysicsError("the calculation has no Hamiltonian to compare with")
+        self.calculation = calculation
+        self.spin = calculation.hamiltonian.spin
+        self.note = ""
+        size = calculation.hamiltonian.n_orbitals * (2 if self.spin is Spin.SPINOR else 1)
+        if size > LARGEST_EIGENPROBLEM:
+            self.note = f"{size} orbitals: too many for a dense eigenproblem"
+            return
+        self._overlap = BlochSum(calculation.overlap)
+        self._kpoints = k_mesh(calculation)
+        try:
+            self._true = self._eigenvalues(calculation.hamiltonian)
+        except LinAlgError as failure:
+            self.note = f"eigenvalues failed: {failure}"
+            return
+        self._scored = self._choose()
+
+    def _choose(self) -> NDArray[np.bool_]:
+        """Which eigenvalues count: bands about the Fermi level, or the occupied levels of a molecule."""
+        calculation, true = self.calculation, self._true
+        electrons = calculation.n_electrons
+        if electrons is None:
+            electrons = calculation.basis.n_electrons(calculation.structure.species)
+        order = np.sort(true.ravel())
+        filled = int(round(electrons * len(true) / (2 if self.spin is Spin.NONE else 1)))
+        filled = min(max(filled, 1), len(order))
+        if not calculation.structure.is_periodic:
+            result: NDArray[np.bool_] = true <= order[filled - 1]
+            return result
+        fermi = (order[filled - 1] + order[min(filled, len(order) - 1)]) / 2
+        result = np.abs(true - fermi) <= BAND_WINDOW
+        return result
+
+    def errors(self, prediction: BlockMatrix, shift: float) -> SpectrumErrors:
+        """Errors of a predicted H on the pairs of the true one.
+
+        Args:
+            prediction: H.
+            shift: mu (eV) by which the predicted eigenvalues lie too high.
+        """
+        none = np.zeros(0)
+        if self.note:
+            return SpectrumErrors(none, none, self.note)
+        try:
+            predicted = self._eigenvalues(prediction)
+        except LinAlgError as failure:
+            return SpectrumErrors(none, none, f"eigenvalues failed: {failure}")
+        error = MILLI * (predicted - shift - self._true)[self._scored]
+        if self.calculation.structure.is_periodic:
+            return SpectrumErrors(np.square(error), none)
+        return SpectrumErrors(none, np.abs(error))
+
+    def _eigenvalues(self, matrix: BlockMatrix) -> FloatArray:
+        """(n_k, n) eigenvalues in eV; collinear spins joined, each sorted."""
+        total = BlochSum(matrix)
+        rows = []
+        for k in self._kpoints:
+            s: NDArray[Any] = self._overlap.dense(k)
+            s = np.kron(np.eye(2), s) if self.spin is Spin.SPINOR else s
+            dense = total.dense(k)
+            parts = dense if dense.ndim == 3 else dense[None]
+            rows.append(np.concatenate([eigh(part, s, eigvals_only=True) for part in parts]))
+        return np.array(rows)
+
+
 def spectrum_errors(calculation: Calculation, prediction: BlockMatrix, shift: float) -> SpectrumErrors:
     """Compare eigenvalues of predicted and true H, both with the calculation's own S.
 
@@ -171,31 +248,11 @@ def spectrum_errors(calculation: Calculation, prediction: BlockMatrix, shift: fl
         calculation: truth; with H.
         prediction: H on the pairs of the true one.
         shift: mu (eV) by which the predicted eigenvalues lie too high.
+
+    Raises:
+        PhysicsError: the calculation has no Hamiltonian.
     """
-    none = np.zeros(0)
-    truth = calculation.hamiltonian
-    if truth is None:
-        raise PhysicsError("the calculation has no Hamiltonian to compare with")
-    factor = 2 if truth.spin is Spin.SPINOR else 1
-    if truth.n_orbitals * factor > LARGEST_EIGENPROBLEM:
-        return SpectrumErrors(none, none, f"{truth.n_orbitals * factor} orbitals: too many for a dense eigenproblem")
-    electrons = calculation.n_electrons
-    if electrons is None:
-        electrons = calculation.basis.n_electrons(calculation.structure.species)
-    sums = BlochSum(truth), BlochSum(prediction), BlochSum(calculation.overlap)
-    try:
-        pairs = [_eigenvalues(*sums, kpoint, truth.spin) for kpoint in k_mesh(calculation)]
-    except LinAlgError as failure:
-        return SpectrumErrors(none, none, f"eigenvalues failed: {failure}")
-    true = np.array([pair[0] for pair in pairs])
-    error = MILLI * (np.array([pair[1] for pair in pairs]) - shift - true)
-    order = np.sort(true.ravel())
-    filled = int(round(electrons * len(true) / (2 if truth.spin is Spin.NONE else 1)))
-    filled = min(max(filled, 1), len(order))
-    if not calculation.structure.is_periodic:
-        return SpectrumErrors(none, np.abs(error[true <= order[filled - 1]]))
-    fermi = (order[filled - 1] + order[min(filled, len(order) - 1)]) / 2
-    return SpectrumErrors(np.square(error[np.abs(true - fermi) <= BAND_WINDOW]), none)
+    return Spectrum(calculation).errors(prediction, shift)
 
 
 def k_mesh(calculation: Calculation) -> FloatArray:
@@ -208,18 +265,6 @@ def k_mesh(calculation: Calculation) -> FloatArray:
     ]
     axes = [np.arange(n) / n for n in counts]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-
-
-def _eigenvalues(truth: BlochSum, prediction: BlochSum, overlap: BlochSum, k: FloatArray, spin: Spin) -> FloatArray:
-    """(2, n) sorted eigenvalues of true and predicted H at one k-point; collinear spins joined, each sorted."""
-    s: NDArray[Any] = overlap.dense(k)
-    s = np.kron(np.eye(2), s) if spin is Spin.SPINOR else s
-    rows = []
-    for matrix in (truth, prediction):
-        dense = matrix.dense(k)
-        parts = dense if dense.ndim == 3 else dense[None]
-        rows.append(np.concatenate([eigh(part, s, eigvals_only=True) for part in parts]))
-    return np.array(rows)
 
 
 def spectrum_figures(errors: list[SpectrumErrors]) -> dict[str, Any]:
