@@ -13,6 +13,7 @@ VERBS = (
     "perturb",
     "label",
     "preprocess",
+    "convert",
     "inspect",
     "check",
     "train",

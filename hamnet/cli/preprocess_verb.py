@@ -18,6 +18,14 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Store to write (.h
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that read side by side.")]
 Unconverged = Annotated[bool, typer.Option("--allow-unconverged", help="Keep SCFs that did not converge, marked.")]
 
+FOREIGN = {
+    "deeph": "DeepH folders (POSCAR, info.json, overlap.h5, hamiltonian.h5)",
+    "deeph-legacy": "folders of DeepH's legacy format (lat.dat, overlaps.h5, hamiltonians.h5)",
+    "sisl": "SIESTA output (.HSX, .TSHS, .nc) through sisl",
+    "abacus": "ABACUS output (STRU, data-HR-sparse_SPIN0.csr, data-SR-sparse_SPIN0.csr)",
+}
+"""Formats that need no option of their own -> what is read."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
@@ -27,6 +35,9 @@ def register(app: typer.Typer) -> None:
     )
     verb.command("openmx")(openmx)
     verb.command("pyscf")(pyscf)
+    verb.command("cp2k")(cp2k)
+    for code, what in FOREIGN.items():
+        verb.command(code)(_reading(code, what))
     app.add_typer(verb, name="preprocess")
 
 
@@ -62,6 +73,33 @@ def pyscf(
     Example: hamnet preprocess pyscf chkfiles/ -o data.h5
     """
     _preprocess("pyscf", paths, output, jobs, allow_unconverged, Reporter(as_json))
+
+
+def cp2k(
+    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
+) -> None:
+    """Read CP2K runs (output, input and the .csr files of KS and S) into a store.
+
+    Example: hamnet preprocess cp2k runs/ -o data.h5 --jobs 2
+    """
+    _preprocess("cp2k", paths, output, jobs, allow_unconverged, Reporter(as_json))
+
+
+def _reading(code: str, what: str) -> Callable[..., None]:
+    """The command that reads one format."""
+
+    def command(
+        paths: Paths,
+        output: Output,
+        jobs: Jobs = 1,
+        allow_unconverged: Unconverged = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Read output into a store."""
+        _preprocess(code, paths, output, jobs, allow_unconverged, Reporter(as_json))
+
+    command.__doc__ = f"Read {what} into a store.\n\nExample: hamnet preprocess {code} folders/ -o data.h5"
+    return command
 
 
 def _preprocess(
@@ -106,9 +144,12 @@ def _report(result: CollectResult, reporter: Reporter) -> None:
         f"{result.output}: read {result.read}, already there {result.skipped}, failed {result.failed}, "
         f"in {result.seconds:.1f} s ({result.megabytes_per_second:.1f} MB/s)"
     )
+    if result.overlap_only:
+        reporter.line(f"{result.overlap_only} hold S and no Hamiltonian: for predict --overlap, not for training")
     reporter.result(
         {
             "read": result.read,
+            "overlap_only": result.overlap_only,
             "failed": result.failed,
             "skipped": result.skipped,
             "seconds": result.seconds,

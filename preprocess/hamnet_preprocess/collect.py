@@ -51,6 +51,8 @@ class CollectResult:
     seconds: float = 0.0
     n_bytes: int = 0
     """Bytes of the DFT output that was read."""
+    overlap_only: int = 0
+    """Calculations read now that hold S and no Hamiltonian."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     """(source, reason)."""
 
@@ -135,6 +137,7 @@ def collect(
             else:
                 result.read += 1
                 result.n_bytes += task.n_bytes
+                result.overlap_only += calculation is not None and calculation.hamiltonian is None
             done = result.read + result.skipped + result.failed
             tell(Event("failed" if reason else "read", str(task.source), reason, done, len(tasks)))
         if not writer.names:

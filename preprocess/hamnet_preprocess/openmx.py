@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 ASYMMETRY = 1e-6
 """Largest |M - M^dagger| (eV for H, 1 for S) taken for grid noise; OpenMX's own is about 1e-8 eV."""
 
+FIRST = 1024
+"""Numbers of H that are looked at first: only where these are zero is the whole of it read to see if all is."""
+
 SPINS = {0: Spin.NONE, 1: Spin.COLLINEAR, 3: Spin.SPINOR}
 
 
@@ -60,6 +63,8 @@ class OpenMXReader:
         path = scfout_of(source)
         header = read_header(path)
         deck = Deck.parse(header.deck, path)
+        if not has_hamiltonian(header):
+            return _overlap_only(header, deck)
         out = _out_beside(path, SPINS[header.spin], deck)
         converged, convergence = _convergence(deck, out)
         if not converged and not allow_unconverged:
@@ -98,6 +103,30 @@ def _with_own_radial_functions(calculation: Calculation, deck: Deck) -> Calculat
     except HamnetError as error:
         _log.warning("radial functions left out: %s", error)
         return calculation
+
+
+def has_hamiltonian(header: ScfoutHeader) -> bool:
+    """False where every number of H is zero: a run that computed S only, without an SCF."""
+    with header.path.open("rb") as file:
+        file.seek(header.matrix_start)
+        start = np.fromfile(file, dtype=header.order + "f8", count=min(header.size, FIRST))
+    return bool(start.any()) or any(header.read_matrix(f"H{s}").any() for s in range(header.spin + 1))
+
+
+def _overlap_only(header: ScfoutHeader, deck: Deck) -> Calculation:
+    """Structure, basis and S; what an SCF would have given (Fermi level, energies) is not there."""
+    structure, basis = _structure(header, deck, None)
+    layout = _Layout.build(header, structure.species, basis)
+    values = layout.read("S", layout.mirror, 1.0)
+    calculation = Calculation(
+        structure,
+        basis,
+        BlockMatrix.from_values(layout.pairs, basis, structure.species, Spin.NONE, values),
+        n_electrons=_electrons(header, deck, structure, basis),
+        kmesh=deck.kmesh,
+        provenance=_provenance(header, deck, None, basis, "overlap only: the file's H is zero"),
+    )
+    return _with_own_radial_functions(calculation, deck)
 
 
 def scfout_of(source: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def open_source(path: str | Path) -> Opened:
 
 
 def kind_of(path: Path) -> str:
+FILE_NAMES = {
+    "*.HSX": "sisl",
+    "*.TSHS": "sisl",
+    "*.fdf": "sisl",
+    "data-?R-sparse_SPIN?.csr": "abacus",
+    "overlap.h5": "deeph",
+    "overlaps.h5": "deeph-legacy",
+}
+"""Files of other programs that their names tell, and the reader of each."""
+
+
     """What a path is: "store", "folder", or the name of a reader.
 
     Raises:
@@ -57,6 +69,9 @@ def kind_of(path: Path) -> str:
     if is_store(path):
         return "store"
     if is_chkfile(path):
+    for pattern, code in FILE_NAMES.items():
+        if fnmatch(path.name, pattern):
+            return code
         return "pyscf"
     if ".scfout" in path.name or is_scfout(path):
         return "openmx"
