@@ -14,6 +14,8 @@ from hamnet.errors import ConfigError
 
 FRACTION_SLACK = 1e-9
 """Fractions written in decimal add up to 1 only to this."""
+STORE_SUFFIXES = (".h5", ".hdf5")
+"""Files that are taken for a store where a configuration is expected."""
 
 
 def _as_list(value: Any) -> Any:
@@ -158,8 +160,9 @@ class Config(_Section):
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
-    """Configuration from a YAML file and `section.key=value` overrides.
+    """Configuration from a YAML file, or from a store alone, and `section.key=value` overrides.
 
+    A store (.h5) stands for a file with `data: {store: PATH}` and nothing else.
     Relative paths in the file stand relative to the folder where the command runs.
 
     Raises:
@@ -167,12 +170,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
             wrong type, or a file named in it does not exist.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise ConfigError(f"cannot read the configuration {path}: {reason}; give the path of a YAML file") from error
-    tree = _parse_yaml(text, str(path))
+    tree = {"data": {"store": str(path)}} if path.suffix in STORE_SUFFIXES else _parse_yaml(_read(path), str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds {type(tree).__name__}, expected sections {sorted(Config.model_fields)}")
     for override in overrides or []:
@@ -180,6 +178,14 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
     config = config_from_dict(tree, source=str(path))
     _check_files(config, str(path))
     return config
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}; give the path of a YAML file") from error
 
 
 def config_from_dict(tree: Mapping[str, Any], source: str = "configuration") -> Config:

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from hamnet.config import Config
 from hamnet.data.splits import Split
 from hamnet.nn.checkpoint import Checkpoint, save_checkpoint
-from hamnet.nn.dataset import CACHE_BYTES, Batch, HamiltonianDataset, StoreCollection, collate
+from hamnet.nn.dataset import CACHE_BYTES, Batch, HamiltonianDataset, StoreCollection, collate, to_basis
+from hamnet.train.band_monitor import BandMonitor
 from hamnet.train.batches import BatchPlan
 from hamnet.train.callbacks import Keeper
 from hamnet.train.module import HamiltonianModule
@@ -131,6 +132,8 @@ class Fit:
             patience = training.early_stop_patience
             on_train = not self.split.validation
             kept.insert(0, EarlyStopping(monitor, patience=patience, check_on_train_epoch_end=on_train, verbose=False))
+        if training.validate_bands and self.split.validation and self.team.leads:
+            kept.insert(0, self._band_monitor(training.validate_bands))
         if training.progress:
             kept.append(TQDMProgressBar(refresh_rate=1))
         folder = training.output
@@ -150,6 +153,10 @@ class Fit:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+
+    def _band_monitor(self, count: int) -> BandMonitor:
+        chosen = (to_basis(self.stores.read(name), self.start.basis) for name in self.split.validation[:count])
+        return BandMonitor(chosen, self.start.baseline, self.config.training.energy_zero)
 
     def best_writer(self, module: HamiltonianModule) -> Callable[[Path, dict[str, float]], None]:
         """Function that writes the averaged weights as a checkpoint, with figures beside them."""

@@ -276,7 +276,7 @@ class Partners:
 
 @contextmanager
 def partners(config: Config, resume: bool, port: int) -> Iterator[Sequence[object]]:
-    """The other processes while the first one trains; they end with it, whatever happens.
+    """The other processes, if any, while the first one trains; they end with it, whatever happens.
 
     Raises:
         ConvergenceError: one of them failed, and with it the training.

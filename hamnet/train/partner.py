@@ -20,7 +20,8 @@ from hamnet.nn.dataset import StoreCollection
 from hamnet.train.fitting import Fit, set_threads
 from hamnet.train.parallel import Team
 
-START_FILE = ".start.ckpt"
+START_FILE = "start.ckpt"
+"""The starting point: a resumed run and the other processes take it as it was."""
 
 
 def run_partner(job: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,23 @@ import numpy as np
 import torch
 
 from hamnet.config import Config
-from hamnet.core.calculation import Calculation
+from hamnet.core.basis import OrbitalBasis
 from hamnet.data.splits import Split, random_split, read_split
 from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hamnet.nn.dataset import CACHE_BYTES, SAMPLE_ARRAYS, StoreCollection, collate
-from hamnet.nn.model import HamiltonianModel
-from hamnet.nn.prior import Baseline
-from hamnet.nn.statistics import fit_statistics
-from hamnet.predict.overlap import fit_overlap
+from hamnet.train.advice import advise, is_open, with_network, write_config
+from hamnet.train.band_monitor import draw_band_scatter
 from hamnet.train.evaluation import evaluate_calculations, readers, write_evaluation
+from hamnet.train.finetune import covers
 from hamnet.train.fitting import Fit, Loader, set_threads
 from hamnet.train.module import HamiltonianModule
 from hamnet.train.parallel import Team, free_port, partners
 from hamnet.train.partner import START_FILE
 from hamnet.train.plan import plan_lines
 from hamnet.train.report import draw_learning_curve
+from hamnet.train.start import Starter, network_dtype
 
-OVERLAP_SAMPLES = 200
-"""The overlap is fitted to at most this many calculations: it depends on pairs alone."""
 Line = Callable[[str], None]
 
 
@@ -53,7 +51,11 @@ def _quiet(_: str) -> None:
 
 
 def train(
-    config: Config, resume: bool = False, on_line: Line = _quiet, callbacks: Sequence[pl.Callback] = ()
+    config: Config,
+    resume: bool = False,
+    on_line: Line = _quiet,
+    callbacks: Sequence[pl.Callback] = (),
+    source: Path | None = None,
 ) -> TrainResult:
     """Train a model and write model.ckpt, metrics.json, logs and figures into `training.output`.
 
@@ -62,6 +64,7 @@ def train(
         resume: go on from last.ckpt in the output folder.
         on_line: called with lines for a person.
         callbacks: further Lightning callbacks.
+        source: checkpoint of a trained model to start from; a resumed run needs it no more.
 
     Raises:
         ConfigError: nothing to resume, an output folder that holds another run, or an impossible split.
@@ -78,7 +81,7 @@ def train(
     set_threads(config)
     stores = StoreCollection(config.data.store)
     try:
-        return _Training(config, stores, on_line).run(last if resume else None, callbacks)
+        return _Training(config, stores, on_line).run(last if resume else None, callbacks, source)
     finally:
         stores.close()
 
@@ -93,64 +96,44 @@ class _Training:
         self.split = make_split(config, stores, split_file if split_file.is_file() else None)
         self.split.write(split_file)
 
-    def run(self, last: Path | None, callbacks: Sequence[pl.Callback]) -> TrainResult:
+    def run(self, last: Path | None, callbacks: Sequence[pl.Callback], source: Path | None) -> TrainResult:
         """Fit, evaluate, write."""
         pl.seed_everything(self.config.training.seed, verbose=False)
-        self.start = self._starting_point()
+        self.start = self._starting_point(last, None if source is None else load_checkpoint(source))
+        write_config(self.output / "config.yaml", self.config)
         world = self.config.training.devices
         team = Team(0, world, free_port() if world > 1 else 0)
         fit = Fit(self.config, self.stores, self.split, self.start, team)
         loaders = fit.loaders()
         module = fit.module(loaders)
-        if last is not None:
-            _check_resumable(last, module)
         self._tell_plan(loaders[0])
         started = time.monotonic()
-        if world > 1:
-            save_checkpoint(self.output / START_FILE, self.start)
-            with partners(self.config, last is not None, team.port):
-                trainer = fit.run(module, loaders, last, callbacks, self.on_line)
-            (self.output / START_FILE).unlink(missing_ok=True)
-        else:
+        with partners(self.config, last is not None, team.port):
             trainer = fit.run(module, loaders, last, callbacks, self.on_line)
         seconds = time.monotonic() - started
         epochs = max(1, trainer.current_epoch)
         self.on_line(f"trained {epochs} epochs, {trainer.global_step} steps, {seconds:.1f} s here")
         return self._finish(fit, module, {"seconds": seconds, "epochs": epochs, "steps": trainer.global_step})
 
-    def _starting_point(self) -> Checkpoint:
-        stores, names = self.stores, self.split.train
-        baseline = Baseline.fit(self.config.network.baseline, self._read(names), stores.spin)
-        remainders = (baseline.remainder(calculation) for calculation in self._read(names))
-        statistics = fit_statistics(remainders, stores.basis, stores.spin, self.config.network)
-        dtype = torch.float64 if self.config.training.precision == "float64" else torch.float32
-        model = HamiltonianModel(self.config.network, stores.basis, stores.spin, statistics, dtype)
-        arrays, metadata = self._overlap()
-        return Checkpoint(
-            model, self.config, stores.basis, stores.spin, statistics, arrays, metadata, baseline=baseline
-        )
-
-    def _overlap(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        first = self.stores.read(self.split.train[0])
-        metadata: dict[str, Any] = {
-            "train": len(self.split.train),
-            "code": first.provenance.code,
-            "functional": first.provenance.functional,
-            "grid": first.provenance.grid,
-        }
-        if all(shell.exponents for species in self.stores.basis.species for shell in species.shells):
-            self.on_line("overlap: analytic integrals of the Gaussians, no fit")
-            return None, metadata
-        fit = fit_overlap(self._read(self.split.train[:OVERLAP_SAMPLES]))
-        held_out = self.split.validation or self.split.train
-        root, largest = fit.error(self._read(held_out[:OVERLAP_SAMPLES]))
-        part = "validation" if self.split.validation else "training"
-        self.on_line(f"overlap fitted: error on the {part} part {root:.2g} (rms), {largest:.2g} (largest), no unit")
-        metadata |= {"overlap_rms": float(root), "overlap_max": float(largest)}
-        return fit.to_arrays(), metadata
-
-    def _read(self, names: Sequence[str]) -> Iterator[Calculation]:
-        return (self.stores.read(name) for name in names)
+    def _starting_point(self, last: Path | None, source: Checkpoint | None) -> Checkpoint:
+        """What was there when the run began; in a resumed run, what was there then. Settles the configuration."""
+        path = self.output / START_FILE
+        earlier = load_checkpoint(path) if last is not None and path.is_file() else None
+        settled_by = earlier or source
+        if settled_by is not None and is_open(self.config):
+            self.config = with_network(self.config, settled_by.config.network)
+        else:
+            self.config, lines = advise(self.config, self.stores, self.split.train)
+            for line in lines:
+                self.on_line(line)
+        if last is not None:
+            basis = self.stores.basis if earlier is None else earlier.basis
+            _check_resumable(last, self.config, basis if covers(basis, self.stores.basis) else self.stores.basis)
+        if earlier is not None:
+            return Checkpoint(**(vars(earlier) | {"config": self.config}))
+        start = Starter(self.config, self.stores, self.split, self.on_line, source).run()
+        save_checkpoint(path, start)
+        return start
 
     def _tell_plan(self, loader: Loader) -> None:
         data: Any = loader.dataset  # samples; the loader is typed by its batches
@@ -171,6 +154,7 @@ class _Training:
         log = self.output / "log" / "metrics.csv"
         if log.is_file():
             draw_learning_curve(log, self.output / "learning_curve.png")
+            draw_band_scatter(log, self.output / "bands_against_matrix.png")
         part = next(name for name in ("test", "validation", "train") if getattr(self.split, name))
         result = evaluate_calculations(
             checkpoint, readers(self.stores, getattr(self.split, part)), self.config.training.device
@@ -211,20 +195,20 @@ def make_split(config: Config, stores: StoreCollection, written: Path | None) ->
     return Split(tuple(sorted(split.train[k] for k in order)), split.validation, split.test)
 
 
-def _check_resumable(last: Path, module: HamiltonianModule) -> None:
+def _check_resumable(last: Path, config: Config, basis: OrbitalBasis) -> None:
     """Refuse a last.ckpt that is damaged or belongs to another network or other orbitals."""
     try:
         state = torch.load(last, map_location="cpu", weights_only=True)["hamnet"]
-        network, basis = state["network"], state["basis"]
+        network, known, dtype = state["network"], state["basis"], state["dtype"]
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise FormatError(f"{last} does not resume a training: {reason}; start anew in another folder") from error
-    if state.get("dtype", str(module.model.dtype)) != str(module.model.dtype):
-        raise ConfigError(f"{last} was trained in {state['dtype']}; set training.precision back")
-    settings = module.model.settings
-    if network != settings.model_dump_json():
-        raise ConfigError(f"{last} is of another network: {network}, now {settings.model_dump_json()}; set it back")
-    if basis != module.model.basis.hash:
+    now = config.network.model_dump_json()
+    if network != now:
+        raise ConfigError(f"{last} is of another network: {network}, now {now}; set it back")
+    if dtype != str(network_dtype(config)):
+        raise ConfigError(f"{last} was trained in {dtype}; set training.precision back")
+    if known != basis.hash:
         raise ConfigError(f"{last} was trained on other orbitals than the stores hold now; set data.store back")
 
 

@@ -1,0 +1,116 @@
+"""Where a training starts: baseline, scales, overlap and weights; fitted to the data, or taken from a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from hamnet.config import Config
+from hamnet.core.basis import OrbitalBasis
+from hamnet.core.calculation import Calculation
+from hamnet.data.splits import Split
+from hamnet.nn.checkpoint import Checkpoint
+from hamnet.nn.dataset import StoreCollection, to_basis
+from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.prior import Baseline
+from hamnet.nn.statistics import Statistics, fit_statistics
+from hamnet.predict.overlap import fit_overlap
+from hamnet.train.finetune import covers, take_over
+
+OVERLAP_SAMPLES = 200
+"""The overlap is fitted to at most this many calculations: it depends on pairs alone."""
+Line = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Makes the starting point of a training.
+
+    Args:
+        config: everything, the network settled.
+        stores: data.
+        split: parts.
+        on_line: called with lines for a person.
+        source: trained model to start from; None: anew.
+    """
+
+    config: Config
+    stores: StoreCollection
+    split: Split
+    on_line: Line
+    source: Checkpoint | None = None
+
+    def run(self) -> Checkpoint:
+        """Untrained model, or one with weights taken over, and what is saved beside it."""
+        kept = self._kept()
+        if kept is None:
+            basis = self.stores.basis
+            baseline, statistics = self._fitted(basis)
+        else:
+            basis, baseline, statistics = kept.basis, kept.baseline, kept.statistics
+        model = HamiltonianModel(self.config.network, basis, self.stores.spin, statistics, network_dtype(self.config))
+        metadata = self._metadata()
+        if self.source is not None:
+            result = take_over(model, self.source.model)
+            for line in result.lines():
+                self.on_line(line)
+            metadata |= {"from": self.source.sha256, "taken_over": result.numbers}
+        arrays, figures = self._overlap()
+        if kept is not None and kept.basis.hash != self.stores.basis.hash:
+            arrays = kept.overlap_arrays  # knows the species that are not in the new data, too
+        metadata |= figures
+        return Checkpoint(model, self.config, basis, self.stores.spin, statistics, arrays, metadata, baseline=baseline)
+
+    def _kept(self) -> Checkpoint | None:
+        """The trained model, when it knows all that occurs in the new data."""
+        source = self.source
+        if source is None or source.spin is not self.stores.spin or not covers(source.basis, self.stores.basis):
+            return None
+        asked = None if source.baseline is None else source.baseline.kind
+        if self.config.network.baseline != (asked or "none"):
+            return None
+        couples = {
+            (group.species_i, group.species_j)
+            for calculation in self._read(self.split.train, source.basis)
+            for group in calculation.overlap.groups()
+        }
+        known = {(a, b) for a, b, _ in source.statistics.groups}
+        return source if couples <= known else None
+
+    def _fitted(self, basis: OrbitalBasis) -> tuple[Baseline | None, Statistics]:
+        baseline = Baseline.fit(self.config.network.baseline, self._read(self.split.train, basis), self.stores.spin)
+        remainders = (baseline.remainder(calculation) for calculation in self._read(self.split.train, basis))
+        return baseline, fit_statistics(remainders, basis, self.stores.spin, self.config.network)
+
+    def _metadata(self) -> dict[str, Any]:
+        first = self.stores.read(self.split.train[0])
+        return {
+            "train": len(self.split.train),
+            "code": first.provenance.code,
+            "functional": first.provenance.functional,
+            "grid": first.provenance.grid,
+        }
+
+    def _overlap(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        basis = self.stores.basis
+        if all(shell.exponents for species in basis.species for shell in species.shells):
+            self.on_line("overlap: analytic integrals of the Gaussians, no fit")
+            return None, {}
+        fit = fit_overlap(islice(self._read(self.split.train, basis), OVERLAP_SAMPLES))
+        held_out = self.split.validation or self.split.train
+        root, largest = fit.error(islice(self._read(held_out, basis), OVERLAP_SAMPLES))
+        part = "validation" if self.split.validation else "training"
+        self.on_line(f"overlap fitted: error on the {part} part {root:.2g} (rms), {largest:.2g} (largest), no unit")
+        return fit.to_arrays(), {"overlap_rms": float(root), "overlap_max": float(largest)}
+
+    def _read(self, names: Sequence[str], basis: OrbitalBasis) -> Iterator[Calculation]:
+        return (to_basis(self.stores.read(name), basis) for name in names)
+
+
+def network_dtype(config: Config) -> torch.dtype:
+    """Type of the weights; bf16 is a matter of the products alone."""
+    return torch.float64 if config.training.precision == "float64" else torch.float32
