@@ -79,7 +79,7 @@ ABACUS = OrbitalConvention(
     {1: (-1, 1, -1), 2: (1, -1, 1, -1, 1), 3: (-1, 1, -1, 1, -1, 1, -1)},
     maximum_l=3,
 )
-"""m = 0, 1, -1, 2, -2, ..., sign (-1)^m (source: the ABACUS converter of DeepH-pack, mzjb/DeepH-pack)."""
+"""m = 0, 1, -1, 2, -2, ..., sign (-1)^m; p and d checked on ABACUS's own S of silicon, f as DeepH-pack converts it."""
 SIESTA = OrbitalConvention("siesta", signs={l: tuple((-1) ** abs(m) for m in range(-l, l + 1)) for l in range(1, 7)})
 """m = -l..l, odd m flipped."""
 CP2K = OrbitalConvention("cp2k")

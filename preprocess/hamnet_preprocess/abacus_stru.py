@@ -13,7 +13,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import BOHR
 from hamnet.errors import BasisError, FormatError
 from hamnet_preprocess.code_blocks import shell_text
-from hamnet_preprocess.deeph_info import number_of
+from hamnet_preprocess.elements import number_of
 
 SECTIONS = (
     "ATOMIC_SPECIES",

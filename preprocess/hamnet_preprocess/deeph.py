@@ -26,15 +26,8 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import FormatError
 from hamnet_preprocess.code_blocks import matrix_from_blocks, with_pairs_of
-from hamnet_preprocess.deeph_info import (
-    Json,
-    basis_of_shells,
-    number_of,
-    provenance_of,
-    read_json,
-    scalars_of,
-    structure_with,
-)
+from hamnet_preprocess.deeph_info import Json, basis_of_shells, provenance_of, read_json, scalars_of, structure_with
+from hamnet_preprocess.elements import number_of
 
 IntArray = NDArray[np.int64]
 NEW_FILES = ("POSCAR", "info.json", "overlap.h5", "hamiltonian.h5")

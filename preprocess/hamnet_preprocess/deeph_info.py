@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers as ase_numbers
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from hamnet.core.basis import OrbitalBasis, Shell, Species
 from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.structure import AtomicStructure
-from hamnet.errors import BasisError, FormatError, HamnetError
+from hamnet.errors import FormatError, HamnetError
 from hamnet_preprocess.code_blocks import shell_text
+from hamnet_preprocess.elements import symbol_of
 
 Json = dict[str, Any]
-BOX = 20.0
-"""Empty space (Angstrom) around a molecule where a format asks for a cell."""
 
 
 def read_json(path: Path) -> Json:
@@ -45,29 +42,6 @@ def read_json(path: Path) -> Json:
     if not isinstance(found, dict):
         raise FormatError(f"{path}: found a {type(found).__name__}, expected a JSON object")
     return found
-
-
-def symbol_of(number: int) -> str:
-    """Chemical symbol of an atomic number.
-
-    Raises:
-        BasisError: a ghost atom, or no element.
-    """
-    if not 0 < number < len(chemical_symbols):
-        raise BasisError(f"atomic number {number} is no element: this format has no ghost atoms")
-    return str(chemical_symbols[number])
-
-
-def number_of(symbol: str, where: str) -> int:
-    """Atomic number of a chemical symbol.
-
-    Raises:
-        FormatError: no such element.
-    """
-    number = int(ase_numbers.get(symbol, 0))
-    if number == 0:
-        raise FormatError(f"{where}: {symbol!r} is no chemical element")
-    return number
 
 
 def extras_of(calculation: Calculation) -> Json:
@@ -156,10 +130,3 @@ def provenance_of(code: str, files: Iterable[Path], source: Path, basis: Orbital
     origin = Provenance(**{"code": code, **kept})
     labels = " ".join(species.label for species in basis.species)
     return replace(origin, basis=labels, source=str(source), sha256=digest.hexdigest())
-
-
-def cell_for_file(structure: AtomicStructure) -> NDArray[np.float64]:
-    """(3, 3) cell rows; for a molecule a box around it, since these formats know crystals only."""
-    if structure.cell is not None:
-        return structure.cell
-    return np.diag(np.ptp(structure.positions, axis=0) + BOX)

@@ -17,7 +17,8 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import PhysicsError
 from hamnet_preprocess.code_blocks import one_species_per_element, reordered, with_pairs_of
-from hamnet_preprocess.deeph_info import cell_for_file, extras_of, symbol_of
+from hamnet_preprocess.deeph_info import extras_of
+from hamnet_preprocess.elements import cell_for_file, symbol_of
 
 IntArray = NDArray[np.int64]
 

@@ -27,7 +27,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import BOHR
 from hamnet.errors import BasisError, ConfigError, FormatError, PhysicsError
 from hamnet_preprocess.code_blocks import Elements, elements_of, matrix_from_elements, shell_text, with_pairs_of
-from hamnet_preprocess.deeph_info import cell_for_file, symbol_of
+from hamnet_preprocess.elements import cell_for_file, symbol_of
 
 SUFFIXES = (".HSX", ".TSHS", ".nc")
 """Files that hold H and S, best first: where a run left several, one is read."""

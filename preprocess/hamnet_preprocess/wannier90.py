@@ -22,7 +22,7 @@ from hamnet.core.calculation import Calculation
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError, PhysicsError
-from hamnet_preprocess.deeph_info import cell_for_file, symbol_of
+from hamnet_preprocess.elements import cell_for_file, symbol_of
 from hamnet_preprocess.pyscf_basis import orbital_order
 from hamnet_preprocess.pyscf_periodic import Mesh, blocks_from_mesh, off_mesh_point
 

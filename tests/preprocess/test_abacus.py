@@ -67,6 +67,26 @@ def test_order_and_signs_are_those_of_deephs_converter(l: int, order: list[int],
     np.testing.assert_array_equal(theirs[a] * sign_a, openmx[o] * sign_o)
 
 
+def test_signs_and_images_are_abacuss_own() -> None:
+    """S between an s and p, d orbitals as ABACUS printed it follows the direction between the atoms.
+
+    Silicon (deepmodeling/abacus-develop, examples/matrix_hs/out_hs2_multik): image (-1, 1, 2), first row of atom 1,
+    columns of atom 0: its first p shell and its d shell.
+    """
+    lattice = np.array([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
+    x, y, z = np.array([-1, 1, 2]) @ lattice - 0.25  # r_0 + R - r_1
+    p = np.array([-2.95926902e-04, -5.91853803e-05, 5.91853803e-05])
+    d = np.array([9.57738101e-05, 3.45593969e-05, -3.45593969e-05, 0.0, -6.91187938e-06])
+    expected_p = -np.array([y, z, x])  # an s and a p lobe that points to it from beyond: negative
+    r2 = x * x + y * y + z * z
+    expected_d = np.array([x * y, y * z, (3 * z * z - r2) / np.sqrt(12), x * z, (x * x - y * y) / 2])
+    for printed, expected, l in ((p, expected_p, 1), (d, expected_d, 2)):
+        order, sign = ABACUS.species(Species("Si", 14, 4.0, (Shell(l),)))
+        ours = printed[order] * sign
+        # nine digits are printed
+        np.testing.assert_allclose(ours / np.linalg.norm(ours), expected / np.linalg.norm(expected), atol=1e-7)
+
+
 def test_orbital_files_tell_their_shells(tmp_path: Path) -> None:
     assert shells_of_name("dir/C_gga_8au_100Ry_2s2p1d.orb") == ((0, 0, 1, 1, 2), 8.0)
     assert shells_of_name("Fe_gga_9au_100Ry_4s2p2d1f.orb") == ((0, 0, 0, 0, 1, 1, 2, 2, 3), 9.0)
