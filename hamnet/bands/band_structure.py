@@ -59,6 +59,7 @@ class BandStructure:
         structure: the atoms.
         groups: names of the projections; weights: (n_spin, n_k, n_bands, n_groups) of sum 1; or empty and None.
         n_projected: (n_k,) modes of S projected out.
+        first_band: index of the first band, counted from the lowest of the cell: above 0 for a window of a large cell.
     """
 
     path: KPath
@@ -71,6 +72,7 @@ class BandStructure:
     groups: tuple[str, ...] = ()
     weights: FloatArray | None = None
     n_projected: NDArray[np.int64] | None = None
+    first_band: int = 0
 
     @property
     def valence_edge(self) -> BandEdge | None:
@@ -224,6 +226,6 @@ def fermi_level(
 
 
 def rows(bands: BandStructure) -> Iterator[tuple[int, int, int, float]]:
-    """(spin, k index, band, energy) of every state, in this order, for tables."""
+    """(spin, k index, band of `energies`, energy) of every state, in this order, for tables."""
     for s, k, n in np.ndindex(*bands.energies.shape):
         yield s, k, n, float(bands.energies[s, k, n])

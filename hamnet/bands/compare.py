@@ -43,25 +43,30 @@ def compare(
     Args:
         bands: computed on `reference.kpoints`.
         reference: what to compare with.
-        window: (low, high) eV about the reference's Fermi level: eigenvalues outside are left out.
+        window: (low, high) eV about the reference's Fermi level (the bands' own where it has none).
 
     Raises:
-        PhysicsError: k-points or spins differ, or nothing lies in the window.
+        PhysicsError: k-points or spins differ, the reference has more bands, or nothing lies in the window.
     """
     _check_same_points(bands, reference)
-    n = min(bands.energies.shape[2], reference.energies.shape[2])
-    note = ""
-    if bands.energies.shape[2] != reference.energies.shape[2]:
-        note = (
-            f"{bands.energies.shape[2]} bands against {reference.energies.shape[2]} in the reference: "
-            f"the lowest {n} were compared"
+    n, wanted = reference.energies.shape[2], bands.energies.shape[2]
+    projected = 0 if bands.n_projected is None else int(bands.n_projected.max(initial=0))
+    if n > wanted + projected:
+        raise PhysicsError(
+            f"the reference has {n} bands, the calculation {wanted}: it is of another basis or another cell "
+            f"({reference.source})"
         )
+    note = ""
+    if n != wanted:
+        n = min(n, wanted)
+        note = f"{wanted} bands against {reference.energies.shape[2]} in the reference: the lowest {n} were compared"
     mine, theirs = bands.energies[..., :n], reference.energies[..., :n]
     keep = np.isfinite(mine) & np.isfinite(theirs)
     if window is not None:
-        if reference.fermi_energy is None:
-            raise PhysicsError("a window is about the Fermi level, which the reference does not have")
-        relative = theirs - reference.fermi_energy
+        fermi = reference.fermi_energy if reference.fermi_energy is not None else bands.fermi_energy
+        if fermi is None:
+            raise PhysicsError("a window is about the Fermi level, which neither the reference nor the bands have")
+        relative = theirs - fermi
         keep &= (relative >= window[0]) & (relative <= window[1])
     if not keep.any():
         raise PhysicsError(f"no eigenvalue of the reference lies in the window {window} eV about its Fermi level")

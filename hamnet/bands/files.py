@@ -27,7 +27,7 @@ def write_csv(bands: BandStructure, path: Path) -> None:
                 place = [f"{bands.path.distances[k]:.8f}", *(f"{x:.10f}" for x in bands.path.kpoints[k])]
                 relative = "" if bands.fermi_energy is None else f"{energy - bands.fermi_energy:.9f}"
                 weights = [] if bands.weights is None else [f"{w:.6f}" for w in bands.weights[s, k, n]]
-                table.writerow([s, k, *place, n, f"{energy:.9f}", relative, *weights])
+                table.writerow([s, k, *place, bands.first_band + n, f"{energy:.9f}", relative, *weights])
 
     _whole(path, write)
 
@@ -55,6 +55,7 @@ def _fill(file: h5py.File, bands: BandStructure) -> None:
     file.attrs["spin"] = bands.spin.value
     file.attrs["fermi_method"] = bands.fermi_method
     put("energies", bands.energies, "eV", "(n_spin, n_k, n_bands), absolute")
+    put("first_band", bands.first_band, "", "index of the first band, from the lowest of the cell")
     put("kpoints", bands.path.kpoints, "fractional", "(n_k, 3), of the reciprocal rows of the cell")
     put("distances", bands.path.distances, "1/Angstrom", "(n_k,) along the path, 2 pi included")
     put("breaks", np.array(bands.path.breaks), "", "first k-point of each piece of the path")

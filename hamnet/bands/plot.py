@@ -36,6 +36,7 @@ def plot_bands(
     window: tuple[float | None, float | None] = (None, None),
     title: str = "",
     reference_name: str = "reference",
+    name: str = "",
 ) -> None:
     """Write a PNG of the bands, the Fermi level at zero.
 
@@ -46,6 +47,7 @@ def plot_bands(
         window: (low, high) eV about the Fermi level; a None end shows what matters about it.
         title: heading.
         reference_name: for the legend.
+        name: of the bands themselves, for the legend; empty: they need none.
     """
     from matplotlib import rc_context  # imported here: drawing needs it, computing does not
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,7 +61,7 @@ def plot_bands(
         x = np.array([0.0, 1.0]) if single else bands.path.distances
         zero = bands.fermi_energy or 0.0
         shown = _shown(bands, zero, window)
-        _draw(axes, bands, x, zero)
+        _draw(axes, bands, x, zero, name)
         if reference is not None:
             _draw_reference(axes, bands, reference, x, reference_name)
         _decorate(axes, bands, x, shown, single)
@@ -85,8 +87,8 @@ def _pieces(bands: BandStructure) -> list[slice]:
     return [slice(a, b) for a, b in zip(breaks[:-1], breaks[1:], strict=True)]
 
 
-def _draw(axes: Any, bands: BandStructure, x: FloatArray, zero: float) -> None:
-    names = ("up", "down") if bands.energies.shape[0] == 2 else ("",)
+def _draw(axes: Any, bands: BandStructure, x: FloatArray, zero: float, label: str = "") -> None:
+    names = ("spin up", "spin down") if bands.energies.shape[0] == 2 else ("",)
     fat = bands.weights is not None
     for s, name in enumerate(names):
         colour = "#9aa3ad" if fat else SPIN_COLOURS[s]
@@ -95,8 +97,8 @@ def _draw(axes: Any, bands: BandStructure, x: FloatArray, zero: float) -> None:
             xs, y = (x, np.repeat(y, 2, axis=0)) if len(y) == 1 else (x[piece], y)
             style = {"lw": 0.6 if fat else 1.4, "color": colour, "ls": "-" if s == 0 else (0, (5, 1.2)), "zorder": 2}
             lines = axes.plot(xs, y, **style)
-            if name and not fat and piece.start == 0:
-                lines[0].set_label(f"spin {name}")
+            if piece.start == 0 and not fat and (text := ", ".join(filter(None, (label, name)))):
+                lines[0].set_label(text)
     if fat:
         _draw_weights(axes, bands, x, zero)
 

@@ -15,9 +15,11 @@ from hamnet.bands.effective_mass import EffectiveMass, effective_masses
 from hamnet.bands.eigen import DenseSolver
 from hamnet.bands.files import write_csv, write_h5
 from hamnet.bands.kpath import KPath, band_path, path_from_points
+from hamnet.bands.large import LargeSettings, window_bands
 from hamnet.bands.plot import plot_bands
 from hamnet.core.calculation import Calculation
 from hamnet.core.reference import ReferenceBands
+from hamnet.errors import PhysicsError
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +37,8 @@ class StudySettings:
         shown: (low, high) eV of the plot; None for an end chosen from the bands.
         title: heading of the plot.
         reference_name: what the legend calls the reference; empty: its file name.
+        name: what the legend calls these bands; empty: "predicted", or that they were computed from a code's H and S.
+        large: means for large cells; None: all bands by LAPACK.
     """
 
     path: str | None = None
@@ -45,6 +49,8 @@ class StudySettings:
     shown: tuple[float | None, float | None] = (None, None)
     title: str = ""
     reference_name: str = ""
+    name: str = ""
+    large: LargeSettings | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,8 @@ class BandStudy:
             "mean_difference_aligned_eV": comparison and comparison.mean_difference_aligned,
             "window_eV": comparison and comparison.window,
             "kpoints": len(bands.path.kpoints),
+            "bands": bands.energies.shape[2],
+            "first_band": bands.first_band,
             "gap_eV": bands.gap,
             "vbm_eV": low and low.energy,
             "vbm": low and low.label,
@@ -143,11 +151,22 @@ def study_bands(
     if not calculation.converged:
         on_line("warning: the SCF behind this Hamiltonian did not converge; its bands are not a result")
     solver = DenseSolver(settings.project_overlap)
-    bands = compute_bands(calculation, path, settings.project_by, solver=solver, progress=progress)
+    masses: tuple[EffectiveMass, ...] = ()
+    if settings.large is None:
+        bands = compute_bands(calculation, path, settings.project_by, solver=solver, progress=progress)
+        masses = effective_masses(calculation, bands, solver)
+    else:
+        bands = _window(calculation, path, settings, settings.large, output, on_line)
     if isinstance(reference, Calculation):
         reference = _as_reference(compute_bands(reference, path, solver=solver), settings.reference_name)
-    masses = effective_masses(calculation, bands, solver)
+    if reference is not None and bands.first_band:
+        reference = _cut(reference, bands)
     comparison = None if reference is None else compare(bands, reference, settings.window)
+    if not settings.name:
+        predicted = calculation.provenance.code == "hamnet"
+        settings = replace(
+            settings, name="predicted" if predicted else f"from H and S of {calculation.provenance.code}"
+        )
     return BandStudy(bands, masses, comparison, _write(bands, output, reference, settings))
 
 
@@ -161,6 +180,30 @@ def _choose_path(
     return band_path(calculation.structure, settings.path or "auto", settings.points)
 
 
+def _window(
+    calculation: Calculation,
+    path: KPath,
+    settings: StudySettings,
+    large: LargeSettings,
+    output: Path,
+    on_line: Callable[[str], None],
+) -> BandStructure:
+    """Some bands of a large cell; what each k-point gave stays in the folder `kpoints` for a run that resumes."""
+    folder = output / "kpoints"
+    return window_bands(calculation, path, large, folder, settings.project_by, settings.project_overlap, on_line)
+
+
+def _cut(reference: ReferenceBands, bands: BandStructure) -> ReferenceBands:
+    """The reference's bands with the same absolute indices."""
+    last = bands.first_band + bands.energies.shape[2]
+    if bands.first_band < 0 or reference.energies.shape[2] < last:
+        raise PhysicsError(
+            f"bands {bands.first_band} to {last - 1} of this cell are not in the reference, which has "
+            f"{reference.energies.shape[2]}: compare with all bands of the same cell, with --certify"
+        )
+    return replace(reference, energies=reference.energies[..., bands.first_band : last])
+
+
 def _as_reference(other: BandStructure, source: str) -> ReferenceBands:
     return ReferenceBands(other.path.kpoints, other.energies, other.fermi_energy, other.path.labels, source)
 
@@ -171,7 +214,8 @@ def _write(
     output.mkdir(parents=True, exist_ok=True)
     files = {kind: output / f"bands.{kind}" for kind in ("png", "csv", "h5")}
     name = settings.reference_name or ("" if reference is None else Path(reference.source).name)
-    plot_bands(bands, files["png"], reference, settings.shown, settings.title, name or "reference")
+    label = "" if reference is None else settings.name
+    plot_bands(bands, files["png"], reference, settings.shown, settings.title, name or "reference", label)
     write_csv(bands, files["csv"])
     write_h5(bands, files["h5"])
     return {kind: str(path) for kind, path in files.items()}

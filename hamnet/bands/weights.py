@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +57,14 @@ def mulliken_weights(states: Eigenstates, groups: FloatArray) -> FloatArray:
     """
     if states.vectors is None or states.overlap is None:
         raise ConfigError("projections need eigenvectors: solve with vectors")
-    c = states.vectors
-    population = np.real(c.conj() * (states.overlap @ c))
-    return np.asarray(np.einsum("gm,smb->sbg", groups, population))
+    return np.stack([populations(c, states.overlap @ c, groups) for c in states.vectors])
+
+
+def populations(vectors: NDArray[Any], overlap_vectors: NDArray[Any], groups: FloatArray) -> FloatArray:
+    """(n_bands, n_groups) w = sum over the group's rows of Re(c* (S c)).
+
+    Args:
+        vectors: (n_rows, n_bands) c; overlap_vectors: S c.
+        groups: (n_groups, n_rows) zeros and ones.
+    """
+    return np.asarray((groups @ np.real(vectors.conj() * overlap_vectors)).T)

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hamnet.cli.common import JsonOption, Reporter
+from hamnet.cli.open_calculation import (
+    CertifyOption,
+    EngineOption,
+    FileArgument,
+    IndexOption,
+    JobsOption,
+    NameOption,
+    ThreadsOption,
+    load_calculation,
+)
 from hamnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +29,9 @@ HELP = """Bands, gap and effective masses of any H and S: a store, a prediction,
 
 Example: hamnet bands graphene/openmx.scfout --path G,M,K,G -o graphene_bands
 
-With --compare X.Band the bands are computed on that file's own k-points and the largest differences reported.
+With --compare X.Band (OpenMX) or X.bs (CP2K) the bands are computed on that file's own k-points and the largest
+differences reported. Large cells: --bands 40 --around fermi computes these bands alone; k-points done before are
+taken from the folder of an interrupted run.
 """
 
 
@@ -29,27 +41,36 @@ def register(app: typer.Typer) -> None:
 
 
 def bands(
-    file: Annotated[Path, typer.Argument(help="Store or prediction (.h5), .scfout, or a DFT folder.")],
+    file: FileArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for bands.png, .csv and .h5.")] = Path("bands"),
     path: Annotated[str | None, typer.Option(help='"auto", "G,M,K,G", "|" for a break, or "0 0 0, 0.5 0 0".')] = None,
     points: Annotated[int, typer.Option(help="k-points along the whole path.", min=2)] = 200,
-    compare: Annotated[Path | None, typer.Option(help="A .Band file, or another calculation as FILE.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A .Band (OpenMX) or .bs (CP2K) file, or another calculation as FILE.")
+    ] = None,
     window: Annotated[str | None, typer.Option(help='Compare only in eV about E_F: "-10,5", or "5" for both.')] = None,
     project: Annotated[bool, typer.Option("--project", help="Draw fat bands: weights of species or orbitals.")] = False,
     project_by: Annotated[str, typer.Option(help="What --project draws: orbital or species.")] = "orbital",
     project_overlap: Annotated[float | None, typer.Option(help="Project out modes of S(k) below this.")] = None,
-    name: Annotated[str | None, typer.Option(help="Which calculation of a store.")] = None,
-    index: Annotated[int | None, typer.Option(help="Which calculation of a store, from 0.")] = None,
+    name: NameOption = None,
+    index: IndexOption = None,
     emin: Annotated[float | None, typer.Option(help="Lower end of the plot, eV from E_F.")] = None,
     emax: Annotated[float | None, typer.Option(help="Upper end of the plot, eV from E_F.")] = None,
+    n_bands: Annotated[int | None, typer.Option("--bands", help="Only so many bands: for large cells.", min=1)] = None,
+    around: Annotated[str, typer.Option(help='With --bands: about "fermi" or an energy in eV.')] = "fermi",
+    engine: EngineOption = "auto",
+    threads: ThreadsOption = 1,
+    jobs: JobsOption = 1,
+    certify: CertifyOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Bands of one calculation, with files, figures and a comparison."""
+    from hamnet.bands.large import LargeSettings
     from hamnet.bands.study import StudySettings, study_bands
 
     reporter = Reporter(as_json)
     limits = parse_window(window)
-    calculation, label = _load(file, name, index)
+    calculation, label = load_calculation(file, name, index)
     reporter.line(label)
     settings = StudySettings(
         path,
@@ -60,6 +81,7 @@ def bands(
         (emin, emax),
         "/".join(Path(label).parts[-2:]),
         "" if compare is None else compare.name,
+        large=None if n_bands is None else LargeSettings(n_bands, around, engine, threads, jobs, certify),
     )
     reference = None if compare is None else _load_reference(compare, label)
     study = study_bands(calculation, output, reference, settings, reporter.line, _progress(reporter))
@@ -89,39 +111,19 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
     return numbers[0], numbers[1]
 
 
-def _load(path: Path, name: str | None, index: int | None) -> tuple[Calculation, str]:
-    from hamnet_preprocess.sources import open_source
-
-    items = open_source(path)
-    names = [entry for entry, _ in items]
-    if not items:
-        raise ConfigError(f"{path} holds no calculation")
-    if name is not None:
-        if name not in names:
-            raise ConfigError(f"{path} has no calculation {name!r}; it has {_some(names)}")
-        index = names.index(name)
-    if index is None:
-        if len(items) > 1:
-            raise ConfigError(f"{path} holds {len(items)} calculations: give --name or --index; it has {_some(names)}")
-        index = 0
-    if not -len(items) <= index < len(items):
-        raise ConfigError(f"--index {index}: {path} holds {len(items)} calculations, 0 to {len(items) - 1}")
-    return items[index][1](), names[index]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
-
-
 def _load_reference(path: Path, label: str) -> ReferenceBands | Calculation:
     if path.suffix == ".Band":
         from hamnet_preprocess.openmx_band import read_band
 
         return read_band(path)
+    if path.suffix == ".bs":
+        from hamnet_preprocess.cp2k_bs import read_bs
+
+        return read_bs(path)
     from hamnet_preprocess.sources import open_source
 
     names = [entry for entry, _ in open_source(path)]
-    return _load(path, label if label in names else None, None)[0]
+    return load_calculation(path, label if label in names else None, None)[0]
 
 
 def _progress(reporter: Reporter) -> Callable[[int, int], None]:

@@ -10,7 +10,7 @@ from hamnet.errors import ConfigError
 
 __all__ = ["ChannelStates", "DenseEigensolver", "Eigensolver", "Need", "SparseEigensolver", "make_eigensolver"]
 
-DENSE_ROWS = 1500
+DENSE_ROWS = 500
 """Up to this many rows LAPACK is as quick as anything."""
 ENGINES = ("auto", "dense", "pardiso", "superlu")
 
@@ -18,7 +18,7 @@ ENGINES = ("auto", "dense", "pardiso", "superlu")
 def make_eigensolver(
     calculation: Calculation, engine: str = "auto", threads: int = 1, project_overlap: float | None = None
 ) -> Eigensolver:
-    """The solver for a cell: LAPACK up to 1,500 rows or when S has to be projected, else a sparse factorisation.
+    """The solver for a cell: LAPACK up to 500 rows or when S has to be projected, else a sparse factorisation.
 
     Args:
         calculation: with a Hamiltonian.

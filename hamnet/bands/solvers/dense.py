@@ -38,7 +38,7 @@ class DenseEigensolver:
         self._hamiltonian, self._overlap = BlochSum(calculation.hamiltonian), BlochSum(calculation.overlap)
         self._solver = DenseSolver(project_overlap)
         self._threads = threads
-        self._kept: tuple[bytes, bool, Eigenstates] | None = None
+        self._kept: dict[bytes, Eigenstates] = {}
         check_memory(self._hamiltonian, False)
 
     @property
@@ -78,8 +78,11 @@ class DenseEigensolver:
 
     def _states(self, kpoint: FloatArray, vectors: bool) -> Eigenstates:
         key = np.asarray(kpoint, dtype=np.float64).tobytes()
-        if self._kept is None or self._kept[0] != key or (vectors and not self._kept[1]):
-            with threadpool_limits(limits=self._threads, user_api="blas"):
-                states = self._solver.solve(self._hamiltonian, self._overlap, kpoint, vectors)
-            self._kept = (key, vectors, states)
-        return self._kept[2]
+        kept = self._kept.get(key)
+        if kept is not None and not vectors:
+            return kept
+        with threadpool_limits(limits=self._threads, user_api="blas"):
+            states = self._solver.solve(self._hamiltonian, self._overlap, kpoint, vectors)
+        # Energies alone are kept: a bisection asks for each k-point many times.
+        self._kept[key] = Eigenstates(states.energies, None, None, states.n_projected)
+        return states

@@ -1,0 +1,185 @@
+"""Bands of large cells: some states about an energy at each k-point, with absolute band indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.bands.band_structure import BandStructure, electrons
+from hamnet.bands.fermi import FermiLevel
+from hamnet.bands.fermi_counts import fermi_by_counting
+from hamnet.bands.kpath import KPath
+from hamnet.bands.kpoint_runs import Arrays, fingerprint, processes, run_kpoints
+from hamnet.bands.solvers import Eigensolver, make_eigensolver
+from hamnet.bands.weights import populations, projection_groups
+from hamnet.core.calculation import Calculation
+from hamnet.errors import ConfigError, PhysicsError
+
+FloatArray = NDArray[np.float64]
+Say = Callable[[str], None]
+SPARE = 1.25
+"""States computed over those asked for: bands cross the window's ends, and only whole bands are kept."""
+
+
+@dataclass(frozen=True)
+class LargeSettings:
+    """How to find some bands of a large cell.
+
+    Args:
+        n_bands: bands wanted; None: all (dense).
+        around: "fermi", or an energy in eV.
+        engine: "auto", "dense", "pardiso" or "superlu".
+        threads: of BLAS and of a factorisation, per process.
+        jobs: k-points side by side; 0: as many as processors and memory allow.
+        certify: prove by counting that no state is missed, at three to six times the cost.
+    """
+
+    n_bands: int | None = None
+    around: str = "fermi"
+    engine: str = "auto"
+    threads: int = 1
+    jobs: int = 1
+    certify: bool = True
+
+
+def window_bands(
+    calculation: Calculation,
+    path: KPath,
+    settings: LargeSettings,
+    folder: Path,
+    project: str = "none",
+    project_overlap: float | None = None,
+    on_line: Say = lambda _: None,
+) -> BandStructure:
+    """Bands about an energy along a path; time and memory are told first, and k-points done before are not repeated.
+
+    Bands that are complete along the path are kept, numbered from the lowest band of the cell.
+
+    Args:
+        calculation: with a Hamiltonian.
+        path: k-points.
+        settings: how many bands, where, and with what means.
+        folder: of the results of single k-points.
+        project: "none", "species" or "orbital": weights for fat bands.
+        project_overlap: modes of S(k) below this are projected out (dense).
+        on_line: told what is expected and how far it is.
+
+    Raises:
+        PhysicsError: no Fermi level can be found, S(k) is not positive definite, or no band is complete.
+        ConvergenceError: states were missed, or residuals are too large.
+    """
+    if calculation.hamiltonian is None:
+        raise PhysicsError("this calculation has no Hamiltonian (overlap only): bands need H and S")
+    solver = make_eigensolver(calculation, settings.engine, settings.threads, project_overlap)
+    wanted = min(round(SPARE * (settings.n_bands or solver.n_rows)), solver.n_rows)
+    jobs = tell_need(solver, path.kpoints, wanted, settings, on_line)
+    level = level_of(calculation, solver, on_line)
+    centre = _centre(settings.around, level)
+    vectors = project != "none"
+    spin = calculation.hamiltonian.spin
+    groups: tuple[str, ...] = ()
+    table = np.zeros((0, 0))
+    if vectors:
+        groups, table = projection_groups(calculation.basis, calculation.structure.species, spin, project)
+
+    def task(n: int) -> Arrays:
+        """States at one k-point."""
+        window = solver.window(path.kpoints[n], centre, wanted, vectors=vectors, certify=settings.certify)
+        arrays: Arrays = {"residual": np.array([channel.residual for channel in window])}
+        for s, channel in enumerate(window):
+            below = int((channel.energies < centre).sum())
+            arrays[f"first{s}"] = np.array(-below if channel.first is None else channel.first)
+            arrays[f"energies{s}"] = channel.energies
+            if channel.vectors is not None and channel.overlap_vectors is not None:
+                arrays[f"weights{s}"] = populations(channel.vectors, channel.overlap_vectors, table)
+        return arrays
+
+    key = fingerprint(calculation, path.kpoints.tobytes(), wanted, centre, vectors and project, settings.certify)
+    results = run_kpoints(task, len(path.kpoints), folder, key, jobs, on_line)
+    worst = max(float(r["residual"].max()) for r in results)
+    certified = settings.certify or not hasattr(solver, "prove_overlap")
+    proof = "counting proves that none is missed" if certified else "not certified: indices count from the centre"
+    on_line(f"states at {len(results)} k-points, largest residual {worst:.1e} eV; {proof}")
+    return _assemble(calculation, path, results, solver.n_channels, settings.n_bands, level, groups, on_line)
+
+
+def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: LargeSettings, on_line: Say) -> int:
+    """Say what time and memory is expected; how many k-points go side by side."""
+    needs = [solver.need(k, n_bands, settings.certify) for k in kpoints]
+    most = max(needs, key=lambda need: need.memory)
+    jobs = processes(settings.jobs, most.memory, len(kpoints))
+    seconds = sum(need.seconds for need in needs) / jobs
+    on_line(
+        f"{most.text}; expected: {most.memory / 1e9:.2f} GB for each of {jobs} process(es), "
+        f"{seconds / len(kpoints):.1f} s per k-point, {seconds:.0f} s in all on an idle machine"
+    )
+    return jobs
+
+
+def level_of(calculation: Calculation, solver: Eigensolver, on_line: Say) -> FermiLevel | None:
+    """The calculation's Fermi level, else one by counting; None without electrons."""
+    if calculation.fermi_energy is not None:
+        return FermiLevel(calculation.fermi_energy, "given by the calculation")
+    count = electrons(calculation)
+    if count is None:
+        return None
+    on_line("no Fermi level is given: counting states")
+    return fermi_by_counting(calculation, solver, count, on_line=on_line)
+
+
+def _centre(around: str, level: FermiLevel | None) -> float:
+    if around.strip().lower() != "fermi":
+        try:
+            return float(around)
+        except ValueError:
+            raise ConfigError(f'--around {around!r}: expected "fermi" or an energy in eV') from None
+    if level is None:
+        raise PhysicsError(
+            "no Fermi level: neither it nor the number of electrons is known; give --around ENERGY in eV"
+        )
+    return level.energy
+
+
+def _assemble(
+    calculation: Calculation,
+    path: KPath,
+    results: list[Arrays],
+    n_channels: int,
+    n_bands: int | None,
+    level: FermiLevel | None,
+    groups: tuple[str, ...],
+    on_line: Say,
+) -> BandStructure:
+    """Whole bands only: those whose index is found at every k-point, of every spin."""
+    starts = np.array([[int(r[f"first{s}"]) for r in results] for s in range(n_channels)])
+    sizes = np.array([[len(r[f"energies{s}"]) for r in results] for s in range(n_channels)])
+    first, last = int(starts.max()), int((starts + sizes).min())
+    if last <= first:
+        raise PhysicsError("no band lies in the window at every k-point: ask for more bands with --bands")
+    if n_bands is not None and last - first < n_bands:
+        on_line(f"{last - first} of {n_bands} bands are in the window at every k-point: ask for more to see the others")
+
+    def stack(name: str) -> FloatArray:
+        """(n_spin, n_k, n_bands, ...) of the whole bands."""
+        cut = [
+            [r[f"{name}{s}"][first - starts[s, k] : last - starts[s, k]] for k, r in enumerate(results)]
+            for s in range(n_channels)
+        ]
+        return np.array(cut)
+
+    return BandStructure(
+        path,
+        stack("energies"),
+        calculation.spin,
+        None if level is None else level.energy,
+        "unknown: neither a Fermi level nor electrons are given" if level is None else level.method,
+        electrons(calculation),
+        calculation.structure,
+        groups,
+        stack("weights") if groups else None,
+        first_band=first,
+    )
