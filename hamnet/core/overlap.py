@@ -34,14 +34,14 @@ IntArray = NDArray[np.int64]
 
 WAVE_NUMBERS = (30.0, 60.0, 120.0, 240.0)
 """Ends of the sum over k (1 / bohr) to choose from."""
-NORM_DEFICIT = 1e-10
+NORM_DEFICIT = 1e-9
 """The sum over k ends where it keeps the norms of all radial functions to this."""
 ORTHONORMAL = 1e-9
 """Shells of one atom this close to orthonormal are taken to be so exactly: it is the accuracy of their tables."""
 _PANEL_NODES = 16
 _SPACING = 0.02
 _MARGIN = 8
-_CHUNK = 20_000
+_CHUNK = 4_000
 _DEGREE = 5
 
 
