@@ -101,8 +101,8 @@ def cp2k_input(atoms: Any, kinds: Sequence[Kind], settings: CP2KSettings) -> str
         PhysicsError: the cell does not fit.
     """
     template = TEMPLATE if settings.template is None else settings.template
-    cell, positions = placed(atoms)
     periodic = periodic_letters(atoms)
+    cell, positions = placed(atoms)
     values = {
         "files": _files(kinds),
         "charge": str(settings.charge),

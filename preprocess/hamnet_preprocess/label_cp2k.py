@@ -243,7 +243,7 @@ def check_run(folder: Path) -> str:
     if "PROGRAM ENDED AT" not in text:
         raise FormatError(f"CP2K was cut short in {folder}: cp2k.out has no end; its last lines: {_tail(folder)}")
     if re.search(r"SCF run NOT converged", text):
-        steps = re.findall(r"^ +\d+ \S+ +\S+ +\S+ +\S+ +(\S+) +-?\d+\.\d+ +\S+$", text, re.MULTILINE)
+        steps = re.findall(r"^ +\d+ \S+ +\S+ +[\d.]+ +(\S+) +-?\d+\.\d+ +\S+$", text, re.MULTILINE)
         last = f" (last convergence {steps[-1]})" if steps else ""
         raise ConvergenceError(
             f"CP2K's SCF did not converge in {folder}{last}: raise --max-scf, or give --smearing for a metal"
