@@ -201,6 +201,8 @@ class Spectrum:
             electrons = calculation.basis.n_electrons(calculation.structure.species)
         order = np.sort(true.ravel())
         filled = int(round(electrons * len(true) / (2 if self.spin is Spin.NONE else 1)))
+        if electrons <= 0 and calculation.fermi_energy is not None:
+            filled = int((true < calculation.fermi_energy).sum())  # sources that name no electrons
         filled = min(max(filled, 1), len(order))
         if not calculation.structure.is_periodic:
             result: NDArray[np.bool_] = true <= order[filled - 1]

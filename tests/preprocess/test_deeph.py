@@ -81,6 +81,23 @@ def test_foreign_folder_without_our_remarks(form: str, tmp_path: Path) -> None:
     assert band_difference(back, openmx_case("hbn")) < 1e-9
 
 
+def test_bands_are_scored_about_the_fermi_level_without_electrons(tmp_path: Path) -> None:
+    from hamnet.train.metrics import spectrum_errors
+
+    case = openmx_case("graphene")
+    write_deeph(case, tmp_path)
+    info = json.loads((tmp_path / "info.json").read_text())
+    del info["hamnet"]
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    foreign = DeepHReader().read(tmp_path)
+    assert foreign.n_electrons is None
+    assert case.hamiltonian is not None
+    assert foreign.hamiltonian is not None
+    known, found = spectrum_errors(case, case.hamiltonian, 0.0), spectrum_errors(foreign, foreign.hamiltonian, 0.0)
+    assert len(known.bands) > 0
+    assert abs(len(found.bands) - len(known.bands)) <= 0.05 * len(known.bands)  # window about E_F against mid-gap
+
+
 def test_legacy_file_is_what_deeph_writes(tmp_path: Path) -> None:
     """Keys from 1, vectors in columns, OpenMX's order inside a shell: told from the file, not by our reader."""
     original = openmx_case("hbn")

@@ -116,3 +116,25 @@ def test_refusals(tmp_path: Path) -> None:
         write_sisl(case, tmp_path / "x.dat")
     with pytest.raises(PhysicsError, match="no Hamiltonian"):
         write_sisl(Calculation(case.structure, case.basis, case.overlap), tmp_path / "x.HSX")
+
+
+@pytest.mark.parametrize("kind", ["non-colinear", "spin-orbit"])
+def test_sisls_own_spinors_are_understood(kind: str, tmp_path: Path) -> None:
+    """A chain made by sisl, with p orbitals: its eigenvalues are those of the file as we read it."""
+    orbitals = [sisl.AtomicOrbital(n=2, l=1, m=m, zeta=1, R=-1.0) for m in (-1, 0, 1)]
+    lattice = sisl.Lattice([2.0, 15.0, 15.0], nsc=[3, 1, 1])
+    geometry = sisl.Geometry([[0.0, 0.0, 0.0]], sisl.Atom(6, orbitals, tag="C"), lattice=lattice)
+    h = sisl.Hamiltonian(geometry, spin=sisl.Spin(kind), orthogonal=False, dtype=np.float64)
+    own = [1.0, 2.0, 0.3, 0.1] if kind == "non-colinear" else [1.0, 2.0, 0.3, 0.1, 0.0, 0.0, 0.3, -0.1]
+    hop = [-0.5, -0.4, 0.05, 0.02] if kind == "non-colinear" else [-0.5, -0.4, 0.05, 0.02, 0.03, 0.04, 0.06, -0.01]
+    back = [-0.5, -0.4, 0.05, 0.02] if kind == "non-colinear" else [-0.5, -0.4, 0.06, 0.01, -0.03, -0.04, 0.05, -0.02]
+    for o in range(3):
+        h[o, o] = [*own, 1.0]
+        h[o, o, (1, 0, 0)] = [*hop, 0.1]
+        h[o, o, (-1, 0, 0)] = [*back, 0.1]
+    with sisl.get_sile(tmp_path / "x.HSX", "w") as sile:
+        sile.write_hamiltonian(h)
+    read = SislReader().read(tmp_path / "x.HSX")
+    assert read.spin is Spin.SPINOR
+    k = np.array([0.17, 0.0, 0.0])
+    assert np.abs(eigenvalues_at(read, k)[0] - h.eigh(k)).max() < 1e-10  # units through Rydberg
