@@ -142,7 +142,7 @@ def check_memory(hamiltonian: BlochSum, vectors: bool) -> None:
     if available is not None and needed > available:
         raise PhysicsError(
             f"dense bands of {hamiltonian.size} orbitals need about {needed / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available: some bands need far less, `hamnet bands FILE --bands 40 --around fermi`"
+            f"{available / 2**30:.1f} GiB are available: a few bands need far less: hamnet bands FILE --bands 40"
         )
 
 

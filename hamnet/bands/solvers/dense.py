@@ -76,6 +76,10 @@ class DenseEigensolver:
         """(n_channels,) states below an energy."""
         return np.asarray((self._states(kpoint, False).energies < energy).sum(axis=1))
 
+    def all_energies(self, kpoint: FloatArray) -> FloatArray:
+        """(n_channels, n_rows) all energies in eV; NaN at the top where modes of S were projected out."""
+        return self._states(kpoint, False).energies
+
     def _states(self, kpoint: FloatArray, vectors: bool) -> Eigenstates:
         key = np.asarray(kpoint, dtype=np.float64).tobytes()
         kept = self._kept.get(key)

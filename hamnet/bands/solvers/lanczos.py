@@ -40,7 +40,7 @@ def nearest_states(
     Raises:
         ConvergenceError: not converged with as many vectors as are allowed.
     """
-    basis = _Basis(overlap, n_rows, min(n_rows, 10 * wanted + 20 * block), dtype, block)
+    basis = Basis(overlap, n_rows, min(n_rows, 10 * wanted + 20 * block), dtype, block)
     basis.start(block)
     while True:
         image = solve(basis.last_overlap)
@@ -58,8 +58,14 @@ def nearest_states(
             )
 
 
-class _Basis:
-    """S-orthonormal vectors Q, S Q, and T = Q^dagger S (H - sigma S)^-1 S Q."""
+class Basis:
+    """S-orthonormal vectors Q, S Q, and T = Q^dagger S A Q of an operator A that is hermitian in S.
+
+    Args:
+        overlap: B -> S B.
+        n_rows: length of the vectors; most: how many may be kept; dtype: theirs.
+        block: vectors at a time.
+    """
 
     def __init__(self, overlap: Operator, n_rows: int, most: int, dtype: Any, block: int) -> None:
         self._overlap = overlap
@@ -69,12 +75,12 @@ class _Basis:
         self._t = np.zeros((most + block, most + block), dtype=dtype)
         self._most = most
         self._total = 0
-        self._last = slice(0, 0)
+        self._newest = slice(0, 0)
 
     @property
     def size(self) -> int:
         """Vectors whose image is known."""
-        return self._last.start
+        return self._newest.start
 
     @property
     def is_full(self) -> bool:
@@ -82,9 +88,14 @@ class _Basis:
         return self._total > self._most
 
     @property
+    def last(self) -> Matrix:
+        """The newest block."""
+        return self._q[:, self._newest]
+
+    @property
     def last_overlap(self) -> Matrix:
         """S times the newest block."""
-        return self._sq[:, self._last]
+        return self._sq[:, self._newest]
 
     @property
     def projected(self) -> Matrix:
@@ -98,7 +109,7 @@ class _Basis:
 
     def extend(self, image: Matrix) -> Matrix:
         """Orthogonalise the image of the newest block; it becomes the next one; the coupling of both."""
-        previous = self._last
+        previous = self._newest
         image = np.asarray(image)
         mapped = self._overlap(image)
         coefficients, image, mapped = self._project(image, mapped)
@@ -111,9 +122,9 @@ class _Basis:
         root, turn = np.sqrt(values[keep]), turn[:, keep]
         n_kept = len(root)
         self._append(image @ (turn / root), min(len(values), room) - n_kept)
-        coupling = np.zeros((self._last.stop - self._last.start, len(values)), dtype=self._t.dtype)
+        coupling = np.zeros((self._newest.stop - self._newest.start, len(values)), dtype=self._t.dtype)
         coupling[:n_kept] = root[:, None] * turn.conj().T
-        self._t[self._last, previous] = coupling
+        self._t[self._newest, previous] = coupling
         return coupling
 
     def combine(self, states: Matrix) -> tuple[Matrix, Matrix]:
@@ -139,4 +150,4 @@ class _Basis:
             vectors = vectors @ (turn / np.sqrt(values)) @ turn.conj().T
         new = slice(self._total, self._total + vectors.shape[1])
         self._q[:, new], self._sq[:, new] = vectors, self._overlap(vectors)
-        self._last, self._total = new, new.stop
+        self._newest, self._total = new, new.stop
