@@ -16,8 +16,11 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="Checkpoint written by `hamnet train`.")],
-    structures: Annotated[list[Path], typer.Argument(help="POSCAR, .cif, .xyz or .extxyz files (several frames too).")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint written by `hamnet train`, or an ensemble's folder.")],
+    structures: Annotated[
+        list[Path],
+        typer.Argument(help="POSCAR, .cif, .xyz or .extxyz files (several frames too); before them more .ckpt files."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Store to write, with H and S of every structure.")],
     overlap: Annotated[
         Path | None, typer.Option("--overlap", help="Store with S of the same atoms, instead of the model's own S.")
@@ -32,17 +35,25 @@ def predict(
     """Predict H and S of structures that no DFT code has seen.
 
     Example: hamnet predict run/model.ckpt POSCAR -o H.h5 && hamnet bands H.h5 -o bands
+
+    Several models predict together: their mean, and beside it their spread block by block.
+    Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
     """
     from hamnet.predict.batch import predict_files
+    from hamnet.predict.ensemble import MODEL_SUFFIX, spread_path
 
     report = Reporter(as_json)
+    models = [model, *(path for path in structures if path.suffix == MODEL_SUFFIX)]
+    frames = [path for path in structures if path.suffix != MODEL_SUFFIX]
     summary = predict_files(
-        model, structures, output, overlap=overlap, reference=reference, device=device, on_event=report.line
+        models, frames, output, overlap=overlap, reference=reference, device=device, on_event=report.line
     )
     report.line(
         f"wrote {output}: {summary.structures} structure(s), {summary.pairs} pairs, "
         f"{summary.seconds:.2f} s, peak memory {summary.peak_memory_gb:.2f} GB"
     )
+    if summary.spreads:
+        report.line(f"wrote {spread_path(output)}: spread of the models, block by block, eV")
     report.result(
         {
             "seconds": summary.seconds,
@@ -50,6 +61,7 @@ def predict(
             "pairs": summary.pairs,
             "structures": summary.structures,
             "output": str(output),
+            "spread": str(spread_path(output)) if summary.spreads else None,
             "remarks": summary.remarks,
             "least_overlap_eigenvalue": summary.least_overlap_eigenvalue,
         }

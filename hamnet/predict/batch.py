@@ -5,13 +5,18 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hamnet.core.calculation import Calculation
+from hamnet.core.pairs import PairList
 from hamnet.data.store import write_store
 from hamnet.errors import HamnetError
+from hamnet.predict.ensemble import EnsemblePrediction, load_models, spread_path, write_spread
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.structures import read_structures
 
@@ -26,10 +31,12 @@ class Summary:
     peak_memory_gb: float = 0.0
     least_overlap_eigenvalue: float | None = None
     remarks: tuple[str, ...] = ()
+    spreads: dict[str, tuple[PairList, NDArray[np.float64]]] = field(default_factory=dict)
+    """Of an ensemble: pairs and spread (eV) of each structure."""
 
 
 def predict_files(
-    model: Path,
+    model: Path | Sequence[Path],
     structures: Sequence[Path],
     output: Path,
     *,
@@ -41,7 +48,8 @@ def predict_files(
     """Predict every structure of the files and write one store; nothing is written when any of them fails.
 
     Args:
-        model: checkpoint.
+        model: checkpoint; or several, or the folder of an ensemble: then H is their mean, and their spread block by
+            block is written beside the store (`hamnet.predict.ensemble.write_spread`).
         structures: POSCAR, cif, xyz, extxyz.
         output: store to write.
         overlap: store with S of the same atoms; None: from integrals or the model's fit.
@@ -54,9 +62,11 @@ def predict_files(
         BasisError, PhysicsError: a structure cannot be predicted; the message starts with its name.
     """
     frames = named_frames(structures)
-    predictor = Predictor.load(model, device)
+    predictor = load_models([model] if isinstance(model, Path) else model, device)
     summary = Summary()
     write_store(output, _calculations(predictor, frames, (overlap, reference), summary, on_event))
+    if summary.spreads:
+        write_spread(spread_path(output), summary.spreads)
     summary.peak_memory_gb = peak_memory_gb()
     return summary
 
@@ -85,6 +95,8 @@ def _calculations(
         summary.remarks += tuple(f"{name}: {remark}" for remark in prediction.remarks)
         known = (summary.least_overlap_eigenvalue, prediction.least_overlap_eigenvalue)
         summary.least_overlap_eigenvalue = min((value for value in known if value is not None), default=None)
+        if isinstance(prediction, EnsemblePrediction):
+            summary.spreads[name] = prediction.calculation.overlap.pairs, prediction.spread
         yield name, prediction.calculation
 
 

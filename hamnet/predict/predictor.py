@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -252,11 +252,15 @@ def _device(name: str) -> Any:
     return device
 
 
-def load(path: Path | str, device: str = "cpu") -> Predictor:
+def load(path: Path | str | Sequence[Path | str], device: str = "cpu") -> Predictor:
     """Predictor from a checkpoint that `hamnet train` wrote: `hamnet.load("model.ckpt").predict(atoms)`.
 
+    Several paths, or the folder of an ensemble, predict together: the mean of their H.
+
     Raises:
-        FormatError: the file is missing or no checkpoint.
-        ConfigError: the device does not exist.
+        FormatError: a file is missing or no checkpoint.
+        ConfigError: the device does not exist, or the models do not belong together.
     """
-    return Predictor.load(path, device)
+    from hamnet.predict.ensemble import load_models  # which is made of predictors
+
+    return load_models([Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path], device)

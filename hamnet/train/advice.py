@@ -68,11 +68,10 @@ def advise(config: Config, stores: StoreCollection, names: Sequence[str]) -> tup
     counts = pair_counts(stores)
     block = _block_size(stores.basis)
     numbers = sum(counts[name] for name in names) * block
-    size = config.network.preset or next(k for k, least in LEAST_NUMBERS.items() if numbers >= least)
-    lines = [
-        f"network: {size}, "
-        + ("as asked" if config.network.preset else f"for about {numbers:.1g} numbers to learn from")
-    ]
+    asked = config.network.preset
+    fitting = [name for name, least in LEAST_NUMBERS.items() if numbers >= least]
+    size = fitting[0] if asked is None else asked
+    lines = [f"network: {size}, " + ("as asked" if asked else f"for about {numbers:.1g} numbers to learn from")]
     chosen, reasons = _sizes(PRESETS[size], stores.basis)
     given = _given(config)
     lines += [f"  {key} {given.get(key, chosen[key])}: {'as given' if key in given else why}" for key, why in reasons]

@@ -38,6 +38,7 @@ HARMLESS = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*TF32.*",
     ".*Found .* module.s. in eval mode.*",
+    ".*but have no `val_dataloader`.*",
     ".*It is recommended to use .*sync_dist=True.*",
     ".*Unable to serialize instance.*",
     ".*Using 0.0.0.0 as the server host.*",

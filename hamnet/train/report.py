@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hamnet.core.basis import SPECTROSCOPIC, OrbitalBasis
 from hamnet.train.metrics import ShellPairError
@@ -38,12 +40,20 @@ def draw_learning_curve(log: Path, path: Path) -> None:
             points = np.array(columns[name])
             axes.plot(points[:, 0], points[:, 1], marker="." if len(points) < 50 else "", label=name.split("_")[0])
     axes.set_yscale("log")
+    _plain_decades(axes.yaxis)
     axes.set_xlabel("step")
     axes.set_ylabel("H mean absolute error (meV)")
     axes.grid(alpha=0.3, which="both")
     if axes.lines:
         axes.legend()
     _save(figure, path)
+
+
+def _plain_decades(axis: Axis) -> None:
+    """Ticks as plain numbers (0.5, 1, 2, 5, 10), and no others with text: "6 x 10^1" is hard to read."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_error_map(errors: Sequence[ShellPairError], basis: OrbitalBasis, path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Several models of one training set as one: the mean of their H, and their spread block by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.calculation import Calculation
+from hamnet.core.pairs import PairList
+from hamnet.errors import ConfigError, FormatError
+from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
+from hamnet.nn.dataset import overlap_like
+from hamnet.predict.predictor import Prediction, Predictor
+
+FloatArray = NDArray[np.float64]
+MODEL_SUFFIX = ".ckpt"
+
+
+@dataclass(frozen=True, eq=False)
+class EnsemblePrediction(Prediction):
+    """A mean prediction and how far the members are apart.
+
+    Args:
+        spread: (n_pairs,) eV, `block_spread` on the pairs of H.
+    """
+
+    spread: FloatArray
+
+
+class Ensemble(Predictor):
+    """Models of the same orbitals, predicting together: H is the mean of theirs.
+
+    Args:
+        checkpoints: two or more.
+        device: cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: the models have other orbitals or another spin layout than the first.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], device: str = "cpu") -> None:
+        super().__init__(checkpoints[0], device)
+        first = checkpoints[0]
+        for number, other in enumerate(checkpoints[1:], start=2):
+            if other.basis.hash != first.basis.hash or other.spin is not first.spin:
+                raise ConfigError(
+                    f"model {number} of the ensemble has other orbitals or another spin layout than the first "
+                    f"({', '.join(s.label for s in other.basis.species)}; {other.spin.value}): "
+                    "give models of one `hamnet train --ensemble`"
+                )
+        self.members = [Predictor(checkpoint, device) for checkpoint in checkpoints]
+
+    def predict(self, atoms: Any) -> BlockMatrix:
+        """Mean H in eV; hermitian to the last bit."""
+        matrices = [member.predict(atoms) for member in self.members]
+        return _mean(matrices)
+
+    def run(
+        self,
+        atoms: Any,
+        overlap: BlockMatrix | Path | str | None = None,
+        reference: BlockMatrix | Path | str | None = None,
+    ) -> EnsemblePrediction:
+        """Mean H, S and the spread of H; S and H0 are made once."""
+        first = self.members[0].run(atoms, overlap, reference)
+        same = first.calculation
+        known = same.reference_hamiltonian if same.reference_hamiltonian is not None else reference
+        predictions = [first, *(member.run(atoms, same.overlap, known) for member in self.members[1:])]
+        matrices = [p.calculation.hamiltonian for p in predictions if p.calculation.hamiltonian is not None]
+        mean = _mean(matrices)
+        provenance = replace(same.provenance, source=f"mean of {len(matrices)} models")
+        calculation = replace(same, hamiltonian=mean, provenance=provenance)
+        rule = self.checkpoint.config.training.energy_zero
+        free = bool(same.structure.pbc.all()) if rule == "auto" else rule == "remove"
+        spread = block_spread(matrices, same.overlap if free else None)
+        root = float(np.sqrt(np.mean(np.square(spread))))
+        remark = f"{len(matrices)} models differ by {1000 * root:.2f} meV (rms over blocks), {_widest(same, spread)}"
+        seconds = sum(p.seconds for p in predictions)
+        return EnsemblePrediction(
+            calculation, seconds, first.least_overlap_eigenvalue, (*first.remarks, remark), spread
+        )
+
+
+def _mean(matrices: Sequence[BlockMatrix]) -> BlockMatrix:
+    return matrices[0].with_values(np.mean([matrix.values for matrix in matrices], axis=0))
+
+
+def _widest(calculation: Calculation, spread: FloatArray) -> str:
+    worst = int(np.argmax(spread))
+    pairs: PairList = calculation.overlap.pairs
+    return f"most in the block of atoms {pairs.i[worst]} and {pairs.j[worst]}: {1000 * spread[worst]:.2f} meV"
+
+
+def block_spread(matrices: Sequence[BlockMatrix], overlap: BlockMatrix | None) -> FloatArray:
+    """(n_pairs,) eV: root of the mean, over the numbers of a block, of the members' variance (n - 1 in the divisor).
+
+    Args:
+        matrices: H of two or more members on the same pairs.
+        overlap: S; then mu_k S, with mu_k = <H_k - mean, S> / <S, S>, is taken out first, because the energy zero is
+            free. None: it is physical.
+    """
+    deviations = np.stack([matrix.values for matrix in matrices]) - _mean(matrices).values
+    if overlap is not None:
+        s = overlap_like(overlap, matrices[0]).values
+        shifts = (deviations @ s.conj()).real / np.vdot(s, s).real
+        deviations = deviations - shifts[:, None] * s
+    variance = np.square(np.abs(deviations)).sum(axis=0) / (len(matrices) - 1)
+    offsets = matrices[0].offsets
+    return np.asarray(np.sqrt(np.add.reduceat(variance, offsets[:-1]) / np.diff(offsets)))
+
+
+def model_files(path: Path) -> list[Path]:
+    """Checkpoints meant by a path: the file itself, or model.ckpt of a run or of every member of an ensemble's folder.
+
+    Raises:
+        FormatError: a folder without any.
+    """
+    if not path.is_dir():
+        return [path]
+    own = path / "model.ckpt"
+    members = sorted(path.glob("*/model.ckpt"), key=lambda p: (len(p.parent.name), p.parent.name))
+    found = [own] if own.is_file() else members
+    if not found:
+        raise FormatError(f"no model.ckpt in {path} or in a folder below it: give the output folder of `hamnet train`")
+    return found
+
+
+def load_models(paths: Sequence[Path], device: str = "cpu") -> Predictor:
+    """Predictor of one model, Ensemble of several.
+
+    Raises:
+        FormatError: a file is missing or no checkpoint.
+        ConfigError: the models do not belong together, or the device does not exist.
+    """
+    checkpoints = [load_checkpoint(file) for path in paths for file in model_files(path)]
+    return Predictor(checkpoints[0], device) if len(checkpoints) == 1 else Ensemble(checkpoints, device)
+
+
+def write_spread(path: Path, spreads: Mapping[str, tuple[PairList, FloatArray]]) -> None:
+    """NumPy archive beside a store: `names`; for structure k `k/pairs` (n, 5: i, j, R) and `k/spread` (n,) in eV."""
+    arrays: dict[str, Any] = {"names": np.array(list(spreads))}
+    for k, (pairs, spread) in enumerate(spreads.values()):
+        arrays[f"{k}/pairs"] = np.column_stack((pairs.i, pairs.j, pairs.cell_shift))
+        arrays[f"{k}/spread"] = spread
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, path)
+
+
+def spread_path(store: Path) -> Path:
+    """Where the spread of the predictions in a store is written: H.h5 -> H.spread.npz."""
+    return store.with_suffix(".spread.npz")
