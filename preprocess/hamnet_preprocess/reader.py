@@ -11,6 +11,7 @@ from hamnet.errors import ConfigError
 
 READER_CLASSES = {
     "openmx": ("hamnet_preprocess.openmx", "OpenMXReader"),
+    "cp2k": ("hamnet_preprocess.cp2k", "CP2KReader"),
     "pyscf": ("hamnet_preprocess.pyscf", "PySCFReader"),
     "deeph": ("hamnet_preprocess.deeph", "DeepHReader"),
     "deeph-legacy": ("hamnet_preprocess.deeph", "DeepHLegacyReader"),

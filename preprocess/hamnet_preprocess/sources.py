@@ -12,10 +12,11 @@ import h5py
 from hamnet.core.calculation import Calculation
 from hamnet.data.store import Store, is_store
 from hamnet.errors import FormatError
+from hamnet_preprocess.cp2k_out import is_out
 from hamnet_preprocess.reader import READER_CLASSES, reader
 
 Opened = list[tuple[str, Callable[[], Calculation]]]
-UNDERSTOOD = "a hamnet store (.h5), an OpenMX .scfout file or folder, or a PySCF chkfile"
+UNDERSTOOD = "a hamnet store (.h5), an OpenMX .scfout file or folder, a PySCF chkfile, or a CP2K output or folder"
 
 
 def open_source(path: str | Path) -> Opened:
@@ -24,7 +25,7 @@ def open_source(path: str | Path) -> Opened:
     An SCF that did not converge is read too: its calculation says so.
 
     Args:
-        path: a hamnet store, an OpenMX .scfout, a PySCF chkfile, or a folder with output of these codes.
+        path: a hamnet store, an OpenMX .scfout, a PySCF chkfile, a CP2K output, or a folder with output of these codes.
 
     Raises:
         FormatError: nothing that hamnet understands.
@@ -45,7 +46,6 @@ def open_source(path: str | Path) -> Opened:
     return opened
 
 
-def kind_of(path: Path) -> str:
 FILE_NAMES = {
     "*.HSX": "sisl",
     "*.TSHS": "sisl",
@@ -57,6 +57,7 @@ FILE_NAMES = {
 """Files of other programs that their names tell, and the reader of each."""
 
 
+def kind_of(path: Path) -> str:
     """What a path is: "store", "folder", or the name of a reader.
 
     Raises:
@@ -68,13 +69,15 @@ FILE_NAMES = {
         raise FormatError(f"there is no file or folder {path}")
     if is_store(path):
         return "store"
-    if is_chkfile(path):
     for pattern, code in FILE_NAMES.items():
         if fnmatch(path.name, pattern):
             return code
+    if is_chkfile(path):
         return "pyscf"
     if ".scfout" in path.name or is_scfout(path):
         return "openmx"
+    if is_out(path):
+        return "cp2k"
     raise FormatError(
         f"{path} ({path.stat().st_size} bytes, {_look(path)}) is nothing that hamnet understands: it reads {UNDERSTOOD}"
     )
