@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from golden_files import golden
 
 from hamnet.demo.script import write_poscar
+from hamnet_preprocess.label_cp2k import COMMANDS
 
 sys.path.insert(0, str(Path(__file__).parent / "predict"))
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -42,6 +44,14 @@ def test_label_and_train(tmp_path: Path) -> None:
     said = run("02_label_and_train.py", tmp_path, "6", "0.02")
     assert "6 written, 0 failed" in said
     assert (tmp_path / "water_run" / "model.ckpt").is_file()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, COMMANDS)), reason="CP2K is not installed (apt-get install cp2k)")
+def test_crystal_from_scratch(tmp_path: Path) -> None:
+    said = run("05_crystal_from_scratch.py", tmp_path, "4", "0.02")
+    assert "4 written, 0 failed" in said
+    assert "predicted" in said
+    assert (tmp_path / "si_run" / "model.ckpt").is_file()
 
 
 def test_predict(tmp_path: Path) -> None:

@@ -195,9 +195,9 @@ def test_input_says_what_was_asked():
 def test_a_slab_gets_vacuum_and_a_two_dimensional_poisson_solver():
     slab = Atoms("Si2", [[0, 0, -1.0], [1, 1, 1.5]], cell=[[3, 0, 0], [0, 3, 0], [0, 0, 0]], pbc=[True, True, False])
     cell, positions = placed(slab)
-    # 2.5 A of atoms and 12 A of vacuum, atoms in the middle, shape unchanged
-    np.testing.assert_allclose(cell[2], [0, 0, 14.5])
-    np.testing.assert_allclose(positions[:, 2], [6.0, 8.5])
+    # 2.5 A of atoms and 20 A of vacuum, atoms in the middle, shape unchanged
+    np.testing.assert_allclose(cell[2], [0, 0, 22.5])
+    np.testing.assert_allclose(positions[:, 2], [10.0, 12.5])
     np.testing.assert_allclose(np.diff(positions, axis=0), np.diff(slab.positions, axis=0))
     text = cp2k_input(slab, KINDS, CP2KSettings(kmesh=(2, 2, 5)))
     assert text.count("PERIODIC XY\n") == 2
