@@ -122,14 +122,18 @@ def convert(
             tell(f"failed: {name}: {error}")
             continue
         result.written.append((name, place, figures))
-        tell(f"wrote {place}" + (f": {figures['remark']}" if "remark" in figures else ""))
+        tell(f"wrote {', '.join(figures['files'])}" + (f": {figures['remark']}" if figures["remark"] else ""))
     return result
 
 
 def write_whole(target: Target, calculation: Calculation, place: Path) -> Figures:
     """Write into a temporary folder beside the place, then rename: all of it or nothing.
 
+    Returns:
+        The format's figures, "files" that were written, and "remark", what the user should know.
+
     Raises:
+        ConfigError: a file is there already.
         HamnetError: the calculation cannot be said in the format.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -139,9 +143,16 @@ def write_whole(target: Target, calculation: Calculation, place: Path) -> Figure
             scratch.mkdir()
         figures = target.write(calculation, scratch) or {}
         # files written beside the main one (.win, .ORB_INDX) go with it
-        for path in sorted(Path(name).iterdir()):
-            os.replace(path, place.parent / path.name)
-    return figures
+        moves = [(path, place.parent / path.name) for path in sorted(Path(name).iterdir())]
+        there = [str(final) for _, final in moves if final.exists()]
+        if there:
+            raise ConfigError(f"{', '.join(there)} exists already: remove it or give another name")
+        for path, final in moves:
+            os.replace(path, final)
+    remarks = [figures["remark"]] if "remark" in figures else []
+    if not calculation.converged:
+        remarks.append("its SCF did not converge")
+    return {**figures, "remark": "; ".join(remarks), "files": [str(final) for _, final in moves]}
 
 
 def _opened(source: Path, code: str | None) -> Opened:

@@ -77,6 +77,23 @@ def test_failure_halfway_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_beside_the_output_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "o2_up_hr.dat").write_text("precious")
+    with pytest.raises(ConfigError, match=r"o2_up_hr\.dat exists already"):
+        convert(golden("openmx/o2_spin"), tmp_path / "o2_hr.dat", "wannier90")
+    assert [path.name for path in tmp_path.iterdir()] == ["o2_up_hr.dat"]
+    (tmp_path / "o2_up_hr.dat").unlink()
+    (_, _, figures), *_ = convert(golden("openmx/o2_spin"), tmp_path / "o2_hr.dat", "wannier90").written
+    assert [Path(name).name for name in figures["files"]] == ["o2.win", "o2_dn_hr.dat", "o2_up_hr.dat"]
+
+
+def test_unconverged_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    convert(golden("openmx/o2_noncollinear_soc"), tmp_path / "out", "deeph", on_event=said.append)
+    assert "did not converge" in said[0]
+    assert not reader("deeph").read(tmp_path / "out").converged
+
+
 def test_one_bad_folder_does_not_stop_the_others(store: Path, tmp_path: Path) -> None:
     convert(store, tmp_path / "out", "deeph")
     (tmp_path / "out" / "graphene" / "hamiltonian.h5").write_bytes(b"\x89HDF")
