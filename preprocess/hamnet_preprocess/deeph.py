@@ -24,7 +24,7 @@ from hamnet.core.calculation import Calculation
 from hamnet.core.conventions import HAMNET, OPENMX, OrbitalConvention
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
-from hamnet.errors import FormatError
+from hamnet.errors import ConvergenceError, FormatError
 from hamnet_preprocess.code_blocks import matrix_from_blocks, with_pairs_of
 from hamnet_preprocess.deeph_info import Json, basis_of_shells, provenance_of, read_json, scalars_of, structure_with
 from hamnet_preprocess.elements import number_of
@@ -57,17 +57,18 @@ class DeepHReader:
         return sorted(found | {p.parent for p in root.rglob("overlap.h5")})
 
     def read(self, source: Path, *, allow_unconverged: bool = False) -> Calculation:
-        """One calculation from a folder; the format does not say whether the SCF converged.
+        """One calculation from a folder; DeepH does not say whether the SCF converged, hamnet's remarks do.
 
         Raises:
             FormatError: a file is missing or does not follow the format.
             PhysicsError: H or S is not hermitian.
+            ConvergenceError: hamnet wrote the folder from an SCF that did not converge.
         """
         folder = _folder(source, ("POSCAR", "info.json", "overlap.h5"), "DeepH folder")
         info = read_json(folder / "info.json")
         if info.get("split_hkb"):
             raise FormatError(f"{folder}: H is stored in two parts (split_hkb): make the full hamiltonian.h5 first")
-        extras = info.get("hamnet", {})
+        extras = _remarks(info, folder, allow_unconverged)
         structure, basis = _poscar(folder / "POSCAR", info, extras)
         spin = Spin.SPINOR if _needed(info, "spinful", folder) else Spin.NONE
         frame = structure, basis, HAMNET
@@ -100,15 +101,16 @@ class DeepHLegacyReader:
         return sorted({p.parent for name in ("orbital_types.dat", "overlaps.h5") for p in root.rglob(name)})
 
     def read(self, source: Path, *, allow_unconverged: bool = False) -> Calculation:
-        """One calculation from a folder; the format does not say whether the SCF converged.
+        """One calculation from a folder; DeepH does not say whether the SCF converged, hamnet's remarks do.
 
         Raises:
             FormatError: a file is missing or does not follow the format.
             PhysicsError: H or S is not hermitian.
+            ConvergenceError: hamnet wrote the folder from an SCF that did not converge.
         """
         folder = _folder(source, (*LEGACY_TEXTS, "overlaps.h5"), "folder of DeepH's legacy format")
         info = read_json(folder / "info.json")
-        extras = info.get("hamnet", {})
+        extras = _remarks(info, folder, allow_unconverged)
         structure, basis = _legacy_structure(folder, extras)
         spin = Spin.SPINOR if _needed(info, "isspinful", folder) else Spin.NONE
         frame = structure, basis, OPENMX
@@ -135,6 +137,15 @@ def _folder(source: Path, needed: tuple[str, ...], what: str) -> Path:
     if missing:
         raise FormatError(f"{folder}: not a whole {what}: {', '.join(missing)} missing")
     return folder
+
+
+def _remarks(info: Json, folder: Path, allow_unconverged: bool) -> Json:
+    extras = info.get("hamnet", {})
+    if not isinstance(extras, dict):
+        raise FormatError(f"{folder / 'info.json'}: the part 'hamnet' is damaged: remove it to read without")
+    if extras.get("converged") is False and not allow_unconverged:
+        raise ConvergenceError(f"{folder}: made from an SCF that did not converge: give allow_unconverged to read it")
+    return extras
 
 
 def _needed(info: Json, key: str, folder: Path) -> Any:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hamnet.cli import app
 from hamnet.data.store import Store, write_store
-from hamnet.errors import ConfigError, FormatError, PhysicsError
+from hamnet.errors import ConfigError, ConvergenceError, FormatError, PhysicsError
 from hamnet.testing import assert_same_matrix
 from hamnet_preprocess.convert import TARGETS, Target, convert, write_whole
 from hamnet_preprocess.reader import reader
@@ -91,7 +91,9 @@ def test_unconverged_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     convert(golden("openmx/o2_noncollinear_soc"), tmp_path / "out", "deeph", on_event=said.append)
     assert "did not converge" in said[0]
-    assert not reader("deeph").read(tmp_path / "out").converged
+    with pytest.raises(ConvergenceError, match="give allow_unconverged"):
+        reader("deeph").read(tmp_path / "out")
+    assert not reader("deeph").read(tmp_path / "out", allow_unconverged=True).converged
 
 
 def test_one_bad_folder_does_not_stop_the_others(store: Path, tmp_path: Path) -> None:
