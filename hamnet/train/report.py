@@ -11,11 +11,13 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hamnet.core.basis import SPECTROSCOPIC, OrbitalBasis
 from hamnet.train.metrics import ShellPairError
 
+NARROW = 10.0
+"""A logarithmic axis over less than this factor has even ticks: 1, 2, 5 would leave one or none."""
 CURVES = ("train_mae_meV", "validation_mae_meV")
 
 
@@ -51,7 +53,9 @@ def draw_learning_curve(log: Path, path: Path) -> None:
 
 def _plain_decades(axis: Axis) -> None:
     """Ticks as plain numbers (0.5, 1, 2, 5, 10), and no others with text: "6 x 10^1" is hard to read."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    wide = high > NARROW * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if wide else MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
