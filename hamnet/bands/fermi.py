@@ -109,15 +109,25 @@ def fermi_mesh(
     reciprocal = 2 * np.pi * np.linalg.norm(np.linalg.inv(structure.cell), axis=0)
     flat = vacuum_directions(structure)
     size = [1 if k in flat else max(1, int(np.ceil(reciprocal[k] / spacing))) for k in range(3)]
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=-1).reshape(-1, 3)
     divisions = (size[0], size[1], size[2])
+    return *divided_mesh(divisions, time_reversal), divisions
+
+
+def divided_mesh(divisions: tuple[int, int, int], time_reversal: bool) -> tuple[FloatArray, FloatArray]:
+    """Gamma-centred mesh; one of k and -k with time reversal.
+
+    Returns:
+        (n_k, 3) fractional k-points and (n_k,) weights of sum 1.
+    """
+    size = np.array(divisions)
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in divisions), indexing="ij"), axis=-1).reshape(-1, 3)
     if not time_reversal:
-        return grid / np.array(size), np.full(len(grid), 1 / len(grid)), divisions
+        return grid / size, np.full(len(grid), 1 / len(grid))
     number = np.arange(len(grid))
-    mirror = np.ravel_multi_index(tuple((-grid % np.array(size)).T), divisions)
+    mirror = np.ravel_multi_index(tuple((-grid % size).T), divisions)
     keep = number <= mirror
     weights = np.where(number == mirror, 1.0, 2.0)[keep] / len(grid)
-    return grid[keep] / np.array(size), weights, divisions
+    return grid[keep] / size, weights
 
 
 def has_time_reversal(hamiltonian: BlockMatrix) -> bool:

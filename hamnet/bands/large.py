@@ -120,11 +120,13 @@ def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: 
     return jobs
 
 
-def level_of(calculation: Calculation, solver: Eigensolver, on_line: Say) -> FermiLevel | None:
-    """The calculation's Fermi level, else one by counting; None without electrons."""
-    if calculation.fermi_energy is not None:
+def level_of(
+    calculation: Calculation, solver: Eigensolver, on_line: Say, n_electrons: float | None = None
+) -> FermiLevel | None:
+    """The calculation's Fermi level, else (or for another number of electrons) one by counting; None without any."""
+    if calculation.fermi_energy is not None and n_electrons is None:
         return FermiLevel(calculation.fermi_energy, "given by the calculation")
-    count = electrons(calculation)
+    count = n_electrons or electrons(calculation)
     if count is None:
         return None
     on_line("no Fermi level is given: counting states")

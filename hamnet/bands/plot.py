@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.bands.band_structure import BandStructure
+from hamnet.bands.kpath import KPath
 from hamnet.core.reference import ReferenceBands
 
 FloatArray = NDArray[np.float64]
@@ -145,16 +146,17 @@ def _decorate(axes: Any, bands: BandStructure, x: FloatArray, shown: tuple[float
     if single:
         axes.set_xticks([0.5], [_pretty(bands.path.labels[0][1]) if bands.path.labels else "k"])
         return
-    places, names = _ticks(bands, x)
+    places, names = k_ticks(bands.path, x)
     axes.set_xticks(places, names)
     for place in places:
         axes.axvline(place, color="#c9ced4", lw=0.8, zorder=0)
 
 
-def _ticks(bands: BandStructure, x: FloatArray) -> tuple[list[float], list[str]]:
+def k_ticks(path: KPath, x: FloatArray) -> tuple[list[float], list[str]]:
+    """Places and names of the labelled k-points; two at one place share it as "M|K"."""
     places: list[float] = []
     names: list[str] = []
-    for index, name in bands.path.labels:
+    for index, name in path.labels:
         if places and abs(places[-1] - x[index]) < 1e-9:
             if names[-1] != _pretty(name):
                 names[-1] = f"{names[-1]}|{_pretty(name)}"

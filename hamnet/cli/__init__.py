@@ -21,6 +21,9 @@ VERBS = (
     "predict",
     "overlap",
     "bands",
+    "fermi",
+    "dos",
+    "unfold",
     "demo",
 )
 """Each verb is a module `hamnet.cli.<verb>_verb` with `register(app)`."""

@@ -1,0 +1,109 @@
+"""Figures of densities of states and of unfolded bands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.bands.dos import DensityOfStates
+from hamnet.bands.plot import SPIN_COLOURS, STYLE, k_ticks
+from hamnet.bands.unfold import UnfoldedBands
+
+FloatArray = NDArray[np.float64]
+GRID = 400
+"""Energies in the picture of unfolded bands."""
+
+
+def plot_dos(dos: DensityOfStates, path: Path, title: str = "") -> None:
+    """Write a PNG: the density with its statistical error as a band (two standard deviations), E_F at zero."""
+    zero = dos.fermi_energy or 0.0
+    figure, axes = _figure((6.2, 4.2))
+    names = ("spin up", "spin down") if len(dos.density) == 2 else ("",)
+    for s, name in enumerate(names):
+        sign = -1 if s else 1
+        axes.plot(dos.energies - zero, sign * dos.density[s], color=SPIN_COLOURS[s], lw=1.2, label=name or None)
+        if dos.error is not None:
+            low, high = (sign * (dos.density[s] + t * dos.error[s]) for t in (-2, 2))
+            label = "two standard deviations" if s == 0 else None
+            axes.fill_between(dos.energies - zero, low, high, color=SPIN_COLOURS[s], alpha=0.3, lw=0, label=label)
+    if dos.fermi_energy is not None:
+        axes.axvline(0.0, color="#555555", lw=0.8, ls=(0, (4, 3)), zorder=1)
+    axes.set_xlabel(r"$E - E_F$ (eV)" if dos.fermi_energy is not None else "E (eV)")
+    axes.set_ylabel("states / eV in the cell")
+    axes.set_xlim(float(dos.energies[0] - zero), float(dos.energies[-1] - zero))
+    if len(names) == 1:
+        axes.set_ylim(bottom=0)
+    _finish(figure, axes, path, title)
+
+
+def plot_unfolded(
+    unfolded: UnfoldedBands,
+    path: Path,
+    window: tuple[float | None, float | None] = (None, None),
+    broadening: float = 0.05,
+    title: str = "",
+) -> None:
+    """Write a PNG of A(k, E) = sum_n W_n(k) g(E - E_n), E_F at zero.
+
+    Args:
+        unfolded: states and weights.
+        path: file to write, put in place whole.
+        window: (low, high) eV about the Fermi level; None for an end of what was computed at every k-point.
+        broadening: standard deviation of each Gaussian in eV.
+        title: heading.
+    """
+    zero = unfolded.fermi_energy or 0.0
+    low = max(float(np.nanmin(e)) for e in unfolded.energies) - zero if window[0] is None else window[0]
+    high = min(float(np.nanmax(e)) for e in unfolded.energies) - zero if window[1] is None else window[1]
+    grid = np.linspace(low, high, GRID)
+    image = np.array(
+        [_spectrum(e, w, grid + zero, broadening) for e, w in zip(unfolded.energies, unfolded.weights, strict=True)]
+    )
+    figure, axes = _figure((6.2, 4.8))
+    x = unfolded.path.distances
+    breaks = [*unfolded.path.breaks, len(x)]
+    top = float(np.quantile(image, 0.995))
+    for a, b in zip(breaks[:-1], breaks[1:], strict=True):
+        shades = axes.pcolormesh(x[a:b], grid, image[a:b].T, cmap="magma_r", vmin=0, vmax=top, shading="gouraud")
+    figure.colorbar(shades, ax=axes, label="spectral weight (1 / eV)", pad=0.02)
+    if unfolded.fermi_energy is not None:
+        axes.axhline(0.0, color="#555555", lw=0.8, ls=(0, (4, 3)))
+    places, names = k_ticks(unfolded.path, x)
+    axes.set_xticks(places, names)
+    for place in places:
+        axes.axvline(place, color="#9aa3ad", lw=0.6)
+    axes.set_ylim(low, high)
+    axes.set_ylabel(r"$E - E_F$ (eV)" if unfolded.fermi_energy is not None else "E (eV)")
+    _finish(figure, axes, path, title)
+
+
+def _spectrum(energies: FloatArray, weights: FloatArray, grid: FloatArray, broadening: float) -> FloatArray:
+    e, w = energies.reshape(-1), np.clip(np.nan_to_num(weights.reshape(-1)), 0, None)
+    near = np.exp(-0.5 * ((grid[:, None] - np.nan_to_num(e, nan=np.inf)) / broadening) ** 2)
+    return np.asarray(near @ w / (broadening * np.sqrt(2 * np.pi)))
+
+
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib import rc_context  # imported here: drawing needs it, computing does not
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.add_subplot()
+
+
+def _finish(figure: Any, axes: Any, path: Path, title: str) -> None:
+    axes.tick_params(direction="in")
+    if title:
+        axes.set_title(title, fontsize=11.5, pad=9)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9.5)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png", dpi=200)
+    os.replace(temporary, path)
