@@ -101,7 +101,8 @@ class EdgeFrames:
         if key not in self._matrices:
             index, series = _tables(*key)
             device = self.vectors.device
-            beta = _fourier(self._beta, lmax, self._dtype) @ series.to(device, self._dtype)
+            with torch.autocast(device.type, enabled=False):  # a rotation in bfloat16 would not be one
+                beta = _fourier(self._beta, lmax, self._dtype) @ series.to(device, self._dtype)
             alpha = _fourier(self._alpha, lmax, self._dtype).index_select(1, index.to(device))
             self._matrices[key] = (alpha * beta).reshape(len(self), len(frame_rows(*key)), (lmax + 1) ** 2)
         return self._matrices[key]

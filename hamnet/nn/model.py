@@ -117,22 +117,24 @@ class HamiltonianModel(torch.nn.Module):
         return (values + values[batch.transposition] * signs) / 2
 
     def _values(self, batch: GraphBatch, nodes: torch.Tensor) -> torch.Tensor:
-        """Blocks of one direction, group after group."""
-        on_site = self.on_site_features(nodes)
-        parts: dict[int, torch.Tensor] = {}
+        """Blocks of one direction, group after group; heads compute in the network's own type, whatever autocast."""
+        on_site = self.on_site_features(nodes).to(self.dtype)
         hops = [(k, group) for k, group in enumerate(batch.groups) if not group.on_site]
-        for k, group in enumerate(batch.groups):
-            if group.on_site:
-                parts[k] = self._readout(group)(on_site[batch.pair_i[group.pairs]])
+        parts: dict[int, torch.Tensor] = {}
+        with torch.autocast(nodes.device.type, enabled=False):
+            for k, group in enumerate(batch.groups):
+                if group.on_site:
+                    parts[k] = self._readout(group)(on_site[batch.pair_i[group.pairs]])
         if hops:
-            pairs = torch.cat([group.pairs for _, group in hops])
-            features, frames, distance = self._pairs(batch, nodes, pairs)
+            features, frames, distance = self._pairs(batch, nodes, torch.cat([group.pairs for _, group in hops]))
+        with torch.autocast(nodes.device.type, enabled=False):
             start = 0
             for k, group in hops:
                 part = slice(start, start + len(group.pairs))
                 readout = self._readout(group)
                 matrix = frames.matrix(readout.lmax)[part]
-                parts[k] = readout({g: f.part(part) for g, f in features.items()}, matrix, distance[part])
+                own = {g: f.part(part).to(self.dtype) for g, f in features.items()}
+                parts[k] = readout(own, matrix, distance[part])
                 start = part.stop
         return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
 

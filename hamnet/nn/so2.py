@@ -57,6 +57,11 @@ class O2Features:
         doublets = tuple((a * f, b * f) for (a, b), f in zip(self.doublets, split[2:], strict=True))
         return O2Features(singlets, doublets)
 
+    def to(self, dtype: torch.dtype) -> O2Features:
+        """The same features in another floating type."""
+        singlets = (self.singlets[0].to(dtype), self.singlets[1].to(dtype))
+        return O2Features(singlets, tuple((a.to(dtype), b.to(dtype)) for a, b in self.doublets))
+
     def part(self, edges: slice) -> O2Features:
         """Features of some of the edges."""
         singlets = (self.singlets[0][edges], self.singlets[1][edges])
