@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.blocks import BlockMatrix
+from hamnet.core.conventions import PYSCF
 from hamnet.core.pairs import PairList, neighbour_pairs
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
@@ -19,10 +20,12 @@ from hamnet.core.units import BOHR
 from hamnet.errors import BasisError
 from hamnet_preprocess.pyscf_basis import dense_pairs, gather_index, orbital_order
 
-THRESHOLD = 1e-10
-"""A pair of a periodic structure exists when an element of its overlap block is larger than this."""
-_TAIL = 27.6
-"""-ln of the Gaussian product that the neighbour search still sees, 1e-12."""
+THRESHOLD = 1e-11
+"""A pair of a periodic structure exists when an element of its block is larger: S(k) is right to some 1e-11."""
+_TAIL = 34.5
+"""-ln of the Gaussian product that the neighbour search still sees, 1e-15: powers of d leave some 1e-12 of d shells."""
+LARGEST_DENSE = 10**7
+"""Above this many numbers in all images of a cell, integrals are taken atom by atom: linear in the number of pairs."""
 _BATCH = 64
 _ENV_START = 20
 
@@ -41,21 +44,33 @@ def overlap_from_basis(structure: AtomicStructure, basis: OrbitalBasis, pairs: P
     _check_gaussian(structure, basis)
     if pairs is None and not structure.is_periodic:
         pairs = dense_pairs(structure.species)
-    wanted = neighbour_pairs(structure, gaussian_radii(structure, basis)) if pairs is None else pairs
+    wanted = _gaussian_pairs(structure, basis) if pairs is None else pairs
     images, cells = np.unique(wanted.cell_shift, axis=0, return_inverse=True)
-    dense = _image_overlaps(structure, basis, images)
-    order = orbital_order(basis, structure.species)
-    index = gather_index(wanted, cells.reshape(-1), basis, structure.species, Spin.NONE, order)
-    matrix = BlockMatrix.from_values(wanted, basis, structure.species, Spin.NONE, dense.reshape(-1)[index])
+    if len(images) * int(basis.n_orbitals[structure.species].sum()) ** 2 > LARGEST_DENSE:
+        matrix = _row_overlaps(structure, basis, wanted)
+    else:
+        dense = _image_overlaps(structure, basis, images)
+        order = orbital_order(basis, structure.species)
+        index = gather_index(wanted, cells.reshape(-1), basis, structure.species, Spin.NONE, order)
+        matrix = BlockMatrix.from_values(wanted, basis, structure.species, Spin.NONE, dense.reshape(-1)[index])
     matrix = matrix.symmetrised()
     return matrix if pairs is not None else _drop_small(matrix)
 
 
 def gaussian_radii(structure: AtomicStructure, basis: OrbitalBasis) -> NDArray[np.float64]:
-    """(n_atoms,) Angstrom: beyond r_i + r_j the product of the widest Gaussians is below 1e-12."""
+    """(n_atoms,) Angstrom: beyond (r_i^2 + r_j^2)^(1/2) the product of the widest Gaussians is below 1e-15."""
     widest = [min((min(s.exponents, default=np.inf) for s in kind.shells), default=np.inf) for kind in basis.species]
     radii: NDArray[np.float64] = np.sqrt(_TAIL / np.array(widest))[structure.species] * BOHR
     return radii
+
+
+def _gaussian_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList:
+    """Pairs with exp(-d^2 a b / (a + b)) > exp(-tail), a and b the widest Gaussians of the two atoms."""
+    radii = gaussian_radii(structure, basis)
+    found = neighbour_pairs(structure, radii)
+    squared = (found.vectors(structure) ** 2).sum(axis=1)
+    keep = squared < radii[found.i] ** 2 + radii[found.j] ** 2
+    return PairList.build(found.i[keep], found.j[keep], found.cell_shift[keep], structure.species)
 
 
 def _check_gaussian(structure: AtomicStructure, basis: OrbitalBasis) -> None:
@@ -93,6 +108,41 @@ def _image_overlaps(structure: AtomicStructure, basis: OrbitalBasis, images: NDA
         n = piece.shape[0]
         result.append(piece.reshape(n, len(shift), n).transpose(1, 0, 2))
     return np.ascontiguousarray(np.concatenate(result))
+
+
+def _row_overlaps(structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> BlockMatrix:
+    """S on the pairs, one call of libcint for each atom and each kind of neighbour."""
+    matrix = BlockMatrix.zeros(pairs, basis, structure.species)
+    shells, data = _species_table(basis)
+    order = [PYSCF.species(kind)[0] for kind in basis.species]
+    for group in matrix.groups():
+        a, b = group.species_i, group.species_j
+        index = np.arange(group.pairs.start, group.pairs.stop)
+        # the list is sorted by species and then by atom i: each atom's neighbours of one kind stand together
+        starts = np.flatnonzero(np.diff(pairs.i[index], prepend=-1))
+        stops = np.append(starts[1:], len(index))
+        widest = int((stops - starts).max())
+        kinds = np.concatenate(([a], np.full(widest, b)))
+        atm, bas, env = _environment(np.zeros((widest + 1, 3)), kinds, shells, data)
+        place = atm[0, 1]
+        sites = structure.positions[pairs.j[index]] + pairs.cell_shift[index] @ structure.lattice
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            n = stop - start
+            env[place : place + 3] = structure.positions[pairs.i[index[start]]] / BOHR
+            env[place + 3 : place + 3 * (n + 1)] = sites[start:stop].reshape(-1) / BOHR
+            n_shells = len(shells[a]) + n * len(shells[b])
+            piece = _row(atm[: n + 1], bas[:n_shells], env, len(shells[a])).reshape(-1, n, basis.n_orbitals[b])
+            group.blocks[start:stop] = piece[order[a][:, None], :, order[b][None, :]].transpose(2, 0, 1)
+    return matrix
+
+
+def _row(atm: NDArray[np.int32], bas: NDArray[np.int32], env: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    """(n_i, n_rest) overlaps of the first shells with all others."""
+    from pyscf.gto.moleintor import getints
+
+    rest = (0, first, first, len(bas))
+    result: NDArray[np.float64] = np.ascontiguousarray(getints("int1e_ovlp_sph", atm, bas, env, shls_slice=rest))
+    return result
 
 
 def _species_table(basis: OrbitalBasis) -> tuple[list[NDArray[np.int32]], NDArray[np.float64]]:

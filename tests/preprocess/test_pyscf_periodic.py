@@ -10,11 +10,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 from hamnet.core.basis import OrbitalBasis, Shell, Species
+from hamnet.core.bloch import BlochSum
 from hamnet.core.pairs import neighbour_pairs
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import PhysicsError
+from hamnet_preprocess import pyscf_overlap
 from hamnet_preprocess.pyscf import PySCFReader
+from hamnet_preprocess.pyscf_basis import basis_of, orbital_order, structure_of
 from hamnet_preprocess.pyscf_chkfile import GROUP
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 from hamnet_preprocess.pyscf_periodic import bloch_eigenvalues, blocks_from_mesh, mesh_of
@@ -104,3 +107,23 @@ def test_a_plain_chkfile_is_read_as_far_as_the_mesh_check(tmp_path):
         del file[GROUP]
     with pytest.raises(PhysicsError, match="no eigenvalues off the mesh are stored.*it needs about 9x1x1"):
         PySCFReader().read(plain)
+
+
+def test_large_cells_take_integrals_atom_by_atom(monkeypatch):
+    """The two ways to the integrals give the same numbers, and S(k) is PySCF's own lattice sum to 1e-10."""
+    from pyscf.pbc import gto
+
+    atoms = [("C", (0, 0, 0)), ("H", (0.3, 1.1, 0)), ("C", (1.5, 0.2, 0.4))]
+    cell = gto.M(
+        atom=atoms, a=np.diag([4.0, 5.0, 6.0]), basis="gth-dzvp", pseudo="gth-pbe", spin=1, precision=1e-14, verbose=0
+    )
+    basis, species = basis_of(cell)
+    structure = structure_of(cell, species, basis)
+    dense = overlap_from_basis(structure, basis)
+    monkeypatch.setattr(pyscf_overlap, "LARGEST_DENSE", 0)
+    rows = overlap_from_basis(structure, basis)
+    assert np.array_equal(rows.pairs.cell_shift, dense.pairs.cell_shift)
+    assert_allclose(rows.values, dense.values, atol=1e-15)  # the same integrals, in another order
+    kpoint, order = np.array([0.3, 0.1, -0.2]), orbital_order(basis, species)
+    expected = cell.pbc_intor("int1e_ovlp", kpts=cell.get_abs_kpts(kpoint[None]))[0]
+    assert_allclose(BlochSum(rows).dense(kpoint), expected[np.ix_(order, order)], atol=1e-10)
