@@ -16,7 +16,10 @@ from hamnet_preprocess.cp2k_out import is_out
 from hamnet_preprocess.reader import READER_CLASSES, reader
 
 Opened = list[tuple[str, Callable[[], Calculation]]]
-UNDERSTOOD = "a hamnet store (.h5), an OpenMX .scfout file or folder, a PySCF chkfile, or a CP2K output or folder"
+UNDERSTOOD = (
+    "a hamnet store (.h5), an OpenMX .scfout file or folder, a PySCF chkfile, a CP2K output or folder, "
+    "a DeepH folder, SIESTA's .HSX or .TSHS, or ABACUS's .csr files with STRU"
+)
 
 
 def open_source(path: str | Path) -> Opened:
