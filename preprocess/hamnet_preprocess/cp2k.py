@@ -20,7 +20,7 @@ from hamnet_preprocess.cp2k_basis import basis_files, basis_shells
 from hamnet_preprocess.cp2k_blocks import blocks_of, pairs_of, whole
 from hamnet_preprocess.cp2k_bs import is_bs, read_bs
 from hamnet_preprocess.cp2k_checks import check_bands, check_overlap
-from hamnet_preprocess.cp2k_csr import Images, csr_files, read_matrix
+from hamnet_preprocess.cp2k_csr import Images, csr_files, is_csr_name, read_matrix
 from hamnet_preprocess.cp2k_deck import geometry_of, is_deck, read_deck
 from hamnet_preprocess.cp2k_out import OutFile, is_out, read_out
 from hamnet_preprocess.cp2k_wraps import wraps_of
@@ -50,7 +50,7 @@ class CP2KReader:
         """
         if root.is_file():
             return [root]
-        folders = {path.parent for path in root.rglob("*-1_0.csr") if csr_files(path.parent)}
+        folders = {path.parent for path in root.rglob("*.csr") if is_csr_name(path.name)}
         for pattern, belongs in (("*.out", is_out), ("*.log", is_out), ("*.inp", is_deck)):
             folders |= {path.parent for path in root.rglob(pattern) if path.parent not in folders and belongs(path)}
         return sorted(f for f in folders if not any(part.startswith(".") for part in f.relative_to(root).parts))

@@ -65,6 +65,11 @@ class Entries:
     value: FloatArray
 
 
+def is_csr_name(name: str) -> bool:
+    """True for the name of a .csr file of KS or S."""
+    return _NAME.match(name) is not None
+
+
 def csr_files(folder: Path) -> list[CsrFile]:
     """The .csr files of KS and S in a folder, sorted."""
     found = []

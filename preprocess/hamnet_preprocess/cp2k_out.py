@@ -185,6 +185,8 @@ def _settings(text: str) -> dict[str, str]:
 
 def _kinds(path: Path, text: str, version: str) -> dict[int, OutKind]:
     heads = list(re.finditer(r"^ +(\d+)\. Atomic kind: (\S+)", text, re.M))
+    if not heads:
+        raise _untried(path, version, "no ATOMIC KIND INFORMATION")
     ends = [*(m.start() for m in heads[1:]), max(text.find("TOTAL NUMBERS AND MAXIMUM NUMBERS"), 0) or len(text)]
     found = {}
     for head, end in zip(heads, ends, strict=True):
@@ -195,8 +197,6 @@ def _kinds(path: Path, text: str, version: str) -> dict[int, OutKind]:
         if basis is None or orbitals is None:
             raise _untried(path, version, f"no orbital basis of kind {head[2]}")
         found[int(head[1])] = OutKind(head[2], basis, potential, int(orbitals))
-    if not found:
-        raise _untried(path, version, "no ATOMIC KIND INFORMATION")
     return found
 
 
