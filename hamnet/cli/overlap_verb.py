@@ -23,8 +23,9 @@ def overlap(
 ) -> None:
     """Overlap matrix S of structures from the basis alone: no DFT run, no network.
 
-    Example: hamnet preprocess openmx runs/ -o data.h5 --pao DFT_DATA19/PAO,
-    then hamnet overlap POSCAR --basis-from data.h5 -o S.h5
+    Example: hamnet overlap POSCAR --basis-from data.h5 -o S.h5
+
+    The basis comes with its radial functions from `hamnet preprocess openmx runs/ -o data.h5 --pao DFT_DATA19/PAO`.
     """
     from hamnet.predict.overlap_only import overlap_files
 
