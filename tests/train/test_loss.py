@@ -8,7 +8,8 @@ import torch
 from training_cases import model_and_batch, small_store
 
 from hamnet.core.spin import Spin
-from hamnet.train.loss import difference_and_shift, hamiltonian_loss
+from hamnet.nn.dataset import HamiltonianDataset, StoreCollection, collate
+from hamnet.train.loss import difference_and_shift, hamiltonian_loss, kspace_loss
 
 
 @pytest.mark.parametrize("spin", list(Spin))
@@ -54,3 +55,26 @@ def test_no_error_no_loss_and_finite_gradient() -> None:
     # TINY under the root leaves 1e-12 eV
     assert float(value.detach()) < 1e-11
     assert torch.isfinite(difference.grad).all()
+
+
+@pytest.mark.parametrize("spin", list(Spin))
+def test_a_moved_zero_costs_nothing_among_states(spin: Spin, tmp_path: Path) -> None:
+    stores = StoreCollection([small_store(tmp_path / "data.h5", spin, 2)])
+    data = HamiltonianDataset(stores, stores.names, stores.basis, 3.0, kspace_points=2)
+    batch = collate([data[0], data[1]])
+    stores.close()
+    shifted, _ = difference_and_shift(batch.target + 0.4 * batch.overlap, batch, "auto")
+    kept, _ = difference_and_shift(batch.target + 0.4 * batch.overlap, batch, "keep")
+    # TINY under the root leaves 1e-12 eV, rounding 1e-13
+    assert float(kspace_loss(shifted, batch)) < 1e-11
+    # where the zero is kept, mu S among S-orthonormal states is mu: a weighted mean with weights of at most one
+    assert 0.01 < float(kspace_loss(kept, batch)) <= 0.4 + 1e-9
+
+
+def test_structures_without_states_count_as_zero(tmp_path: Path) -> None:
+    stores = StoreCollection([small_store(tmp_path / "data.h5", n=2)])
+    data = HamiltonianDataset(stores, stores.names, stores.basis, 3.0, kspace_points=2)
+    with_states = data[0]
+    batch = collate([replace(with_states, states=None), replace(with_states, states=None)])
+    stores.close()
+    assert float(kspace_loss(batch.target, batch)) < 1e-11
