@@ -97,22 +97,36 @@ def choose_kind(element: str, basis: str, functional: str, potential: str | None
         BasisError: no such entry; the message lists what the files have for the element.
     """
     names, basis_file = _entry(element, basis, files.basis, "basis")
+    if potential is None and any(name.endswith("-ae") for name in names):
+        raise BasisError(f"basis {names[0]} of {element} is for all electrons, hamnet labels with pseudopotentials")
     wanted = potential or f"GTH-{FUNCTIONAL_OF_POTENTIAL.get(functional.upper(), functional.upper())}"
     electrons = valence(names)
-    if electrons is not None and valence((wanted,)) is None:
-        try:
-            found, potential_file = _entry(element, f"{wanted}-q{electrons}", files.potentials, "potential")
-        except BasisError:
-            # Some files give the suffix to elements with several potentials only.
-            found, potential_file = _entry(element, wanted, files.potentials, "potential")
-    else:
-        found, potential_file = _entry(element, wanted, files.potentials, "potential")
+    found, potential_file = _potential(element, wanted, electrons, _same_family(basis_file, files.potentials))
     if electrons is not None and valence(found) not in (None, electrons):
         raise BasisError(
             f"basis {names[0]} of {element} is for {electrons} valence electrons, potential {found[0]} has "
             f"{valence(found)}: give a potential that fits, or leave its choice to hamnet"
         )
     return Kind(element, names[0], basis_file, _with_suffix(found), potential_file)
+
+
+def _same_family(basis_file: Path, potentials: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The potentials that bases of the Zurich files were made for come first for these, the user's own before all."""
+    if not basis_file.name.endswith("_UZH"):
+        return potentials
+    return tuple(sorted(potentials, key=lambda path: path.name in POTENTIAL_FILES and not path.name.endswith("_UZH")))
+
+
+def _potential(
+    element: str, wanted: str, electrons: int | None, files: tuple[Path, ...]
+) -> tuple[tuple[str, ...], Path]:
+    """Entry of a potential with so many valence electrons; some files give the suffix -qN only where it is needed."""
+    if electrons is not None and valence((wanted,)) is None:
+        try:
+            return _entry(element, f"{wanted}-q{electrons}", files, "potential")
+        except BasisError:
+            return _entry(element, wanted, files, "potential")
+    return _entry(element, wanted, files, "potential")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ Si DZVP-TEST DZVP-TEST-q4
 Ga DZVP-TEST DZVP-TEST-q13
 Ga DZVP-TEST-q3
 Si LONE
+Si WHOLE-ae
 """
 POTENTIALS = "Si GTH-PBE-q4 GTH-PBE\n 2 2\nGa GTH-PBE-q13 GTH-PBE\nGa GTH-PBE-q3\nSi GTH-PADE-q4\n"
 FAKE = """#!{python}
@@ -155,12 +156,22 @@ def test_the_potential_follows_the_basis(data):
     assert choose_kind("Ga", "DZVP-TEST", "PBE", None, files).potential == "GTH-PBE-q13"
     assert choose_kind("Ga", "DZVP-TEST-q3", "PBE", None, files).potential == "GTH-PBE-q3"
     assert choose_kind("Si", "LONE", "PBE", None, files).potential == "GTH-PBE-q4"
-    with pytest.raises(BasisError, match="there are for Si: BASIS_MOLOPT: DZVP-TEST, LONE"):
+    with pytest.raises(BasisError, match="there are for Si: BASIS_MOLOPT: DZVP-TEST, LONE, WHOLE-ae"):
         choose_kind("Si", "TZVP", "PBE", None, files)
+    with pytest.raises(BasisError, match="all electrons"):
+        choose_kind("Si", "WHOLE-ae", "PBE", None, files)
     with pytest.raises(BasisError, match="no basis for Fe at all"):
         choose_kind("Fe", "DZVP-TEST", "PBE", None, files)
     with pytest.raises(BasisError, match="13 valence electrons.*3"):
         choose_kind("Ga", "DZVP-TEST", "PBE", "GTH-PBE-q3", files)
+
+
+def test_bases_of_zurich_take_the_potentials_of_zurich(data):
+    (data / "BASIS_MOLOPT_UZH").write_text("Si DZVP-PBE DZVP-PBE-q4\n")
+    (data / "POTENTIAL_UZH").write_text("Si GTH-PBE-q4\n")
+    files = data_files((), (), "cp2k.psmp")
+    assert choose_kind("Si", "DZVP-PBE", "PBE", None, files).potential_file.name == "POTENTIAL_UZH"
+    assert choose_kind("Si", "DZVP-TEST", "PBE", None, files).potential_file.name == "GTH_POTENTIALS"
 
 
 def test_own_basis_files_are_searched_first_and_kept_in_the_folder(tmp_path, data):
