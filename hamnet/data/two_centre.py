@@ -241,7 +241,8 @@ class TwoCentreFit:
         for k in np.unique(structure.species).tolist():
             species = basis.species[k]
             known[k] = self.basis.index(species.label)
-            if self.basis.species[known[k]] != species or known[k] not in self.on_site:
+            mine = self.basis.species[known[k]].without_radial_functions()
+            if mine != species.without_radial_functions() or known[k] not in self.on_site:
                 raise BasisError(f"species {species.label!r} does not have the orbitals that the fit was made with")
         return known
 
