@@ -88,10 +88,18 @@ def has_exponents(structure: AtomicStructure, basis: OrbitalBasis) -> bool:
     return all(shell.exponents for k in used for shell in basis.species[k].shells)
 
 
-def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList:
+def structure_pairs(
+    structure: AtomicStructure, basis: OrbitalBasis, reach: NDArray[np.float64] | None = None
+) -> PairList:
     """Pairs of a structure from the radii of its orbitals.
 
-    Orbitals without a radius: all pairs of a molecule; periodic Gaussians, the pairs whose overlap is not negligible.
+    Orbitals without a radius: all pairs of a molecule; periodic Gaussians, the pairs whose overlap is not negligible
+    and those that H reaches (a projector couples two orbitals that do not overlap).
+
+    Args:
+        structure, basis: the atoms and their orbitals.
+        reach: (n_species, n_species) Angstrom, how far H goes for each couple of species, as the model's
+            `pair_cutoffs`; None: S alone decides.
 
     Raises:
         BasisError: a periodic structure whose orbitals have no radius and are no Gaussians.
@@ -103,7 +111,7 @@ def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList
     if structure.is_periodic and has_exponents(structure, basis):
         from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 
-        return overlap_from_basis(structure, basis).pairs
+        return covering(structure, overlap_from_basis(structure, basis).pairs, reach)
     if structure.is_periodic:
         raise BasisError(
             f"species {without} have orbitals without a radius, so a periodic structure has no pair list of its own: "
@@ -111,6 +119,22 @@ def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis) -> PairList
         )
     diameter = float(np.linalg.norm(np.ptp(structure.positions, axis=0)))
     return neighbour_pairs(structure, diameter + 1.0)
+
+
+def covering(structure: AtomicStructure, pairs: PairList, reach: NDArray[np.float64] | None) -> PairList:
+    """The pairs, and every other that is shorter than the reach (n_species, n_species; Angstrom) of its species."""
+    if reach is None or not structure.is_periodic:
+        return pairs
+    species = structure.species
+    near = neighbour_pairs(structure, float(reach[np.ix_(species, species)].max()))
+    inside = np.linalg.norm(near.vectors(structure), axis=1) < reach[species[near.i], species[near.j]]
+    new = inside & (pairs.find(near) < 0)
+    return PairList.build(
+        np.concatenate((pairs.i, near.i[new])),
+        np.concatenate((pairs.j, near.j[new])),
+        np.concatenate((pairs.cell_shift, near.cell_shift[new])),
+        species,
+    )
 
 
 def overlap_of(

@@ -70,6 +70,8 @@ class Predictor:
         self.checkpoint = checkpoint
         self.device = _device(device)
         self._model = checkpoint.model.to(self.device).eval()
+        # float64: a pair at the very end must be there, its block is zero
+        self._reach = self._model.pair_cutoffs.cpu().numpy().astype(np.float64)
         arrays = checkpoint.overlap_arrays
         self.overlap_fit = None if arrays is None else OverlapFit.from_arrays(arrays)
 
@@ -104,7 +106,7 @@ class Predictor:
             PhysicsError: the structure is impossible (two atoms on one place, a singular cell).
         """
         structure = self.structure(atoms)
-        pairs = structure_pairs(structure, self.basis)
+        pairs = structure_pairs(structure, self.basis, self._reach)
         return evaluate(self._model, structure, pairs, self.device, self.baseline(structure, pairs))
 
     def baseline(
@@ -169,7 +171,7 @@ class Predictor:
         structure = self.structure(atoms)
         remarks: list[str] = []
         if overlap is None:
-            pairs = structure_pairs(structure, self.basis)
+            pairs = structure_pairs(structure, self.basis, self._reach)
             matrix = overlap_of(structure, self.basis, self.overlap_fit, pairs)
             remarks += self._unseen(structure, matrix)
         elif isinstance(overlap, BlockMatrix):
