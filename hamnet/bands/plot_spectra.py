@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.bands.dos import DensityOfStates
-from hamnet.bands.plot import SPIN_COLOURS, STYLE, k_ticks
+from hamnet.bands.plot import ABOVE, BELOW, SPIN_COLOURS, STYLE, k_ticks
 from hamnet.bands.unfold import UnfoldedBands
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +44,7 @@ def plot_unfolded(
     unfolded: UnfoldedBands,
     path: Path,
     window: tuple[float | None, float | None] = (None, None),
-    broadening: float = 0.05,
+    broadening: float | None = None,
     title: str = "",
 ) -> None:
     """Write a PNG of A(k, E) = sum_n W_n(k) g(E - E_n), E_F at zero.
@@ -52,26 +52,28 @@ def plot_unfolded(
     Args:
         unfolded: states and weights.
         path: file to write, put in place whole.
-        window: (low, high) eV about the Fermi level; None for an end of what was computed at every k-point.
-        broadening: standard deviation of each Gaussian in eV.
+        window: (low, high) eV about the Fermi level; None for an end of what was computed at every k-point, core-like
+            and high states left out.
+        broadening: standard deviation of each Gaussian in eV; None: a part in 150 of the window.
         title: heading.
     """
     zero = unfolded.fermi_energy or 0.0
     low = max(float(np.nanmin(e)) for e in unfolded.energies) - zero if window[0] is None else window[0]
     high = min(float(np.nanmax(e)) for e in unfolded.energies) - zero if window[1] is None else window[1]
-    grid = np.linspace(low, high, GRID)
+    low, high = (max(low, -BELOW) if window[0] is None else low), (min(high, ABOVE) if window[1] is None else high)
+    grid, width = np.linspace(low, high, GRID), broadening or (high - low) / 150
     image = np.array(
-        [_spectrum(e, w, grid + zero, broadening) for e, w in zip(unfolded.energies, unfolded.weights, strict=True)]
+        [_spectrum(e, w, grid + zero, width) for e, w in zip(unfolded.energies, unfolded.weights, strict=True)]
     )
     figure, axes = _figure((6.2, 4.8))
     x = unfolded.path.distances
     breaks = [*unfolded.path.breaks, len(x)]
     top = float(np.quantile(image, 0.995))
     for a, b in zip(breaks[:-1], breaks[1:], strict=True):
-        shades = axes.pcolormesh(x[a:b], grid, image[a:b].T, cmap="magma_r", vmin=0, vmax=top, shading="gouraud")
+        shades = axes.pcolormesh(x[a:b], grid, image[a:b].T, cmap="Blues", vmin=0, vmax=top, shading="gouraud")
     figure.colorbar(shades, ax=axes, label="spectral weight (1 / eV)", pad=0.02)
     if unfolded.fermi_energy is not None:
-        axes.axhline(0.0, color="#555555", lw=0.8, ls=(0, (4, 3)))
+        axes.axhline(0.0, color="#d1495b", lw=0.8, ls=(0, (4, 3)))
     places, names = k_ticks(unfolded.path, x)
     axes.set_xticks(places, names)
     for place in places:

@@ -12,11 +12,13 @@ from hamnet.errors import ConvergenceError
 
 Matrix = NDArray[Any]
 Operator = Callable[[Matrix], Matrix]
-BLOCK = 12
-"""Vectors at a time: a factor is read once for all of them, and twelvefold degeneracy, the most that stars of k
-folded onto one point usually have, is met without luck."""
-TOLERANCE = 1e-11
-"""Residual of a Ritz value theta relative to theta at which it is taken as converged."""
+BLOCK = 8
+"""Vectors at a time: a factor is read once for all of them, and eightfold degeneracy is met without luck."""
+TOLERANCE = 1e-9
+"""Residual of a Ritz value theta relative to theta at which it is taken as converged; the error of theta itself goes
+with its square."""
+CHECK_EVERY = 4
+"""Blocks between two looks at the Ritz values."""
 
 
 def nearest_states(
@@ -43,11 +45,10 @@ def nearest_states(
     basis = Basis(overlap, n_rows, min(n_rows, 10 * wanted + 20 * block), dtype, block)
     basis.start(block)
     while True:
-        image = solve(basis.last_overlap)
-        couple = basis.extend(image)
-        theta, states = np.linalg.eigh(basis.projected)
-        order = np.argsort(-np.abs(theta))[:wanted]
-        if len(order) == wanted:
+        couple = basis.extend(solve(basis.last_overlap))
+        if basis.size >= wanted and (basis.is_full or basis.n_blocks % CHECK_EVERY == 0 or len(couple) < block):
+            theta, states = np.linalg.eigh(basis.projected)
+            order = np.argsort(-np.abs(theta))[:wanted]
             error = np.linalg.norm(couple @ states[len(states) - couple.shape[1] :, order], axis=0)
             if (error <= TOLERANCE * np.abs(theta[order])).all():
                 return theta[order], *basis.combine(states[:, order])
@@ -75,6 +76,7 @@ class Basis:
         self._t = np.zeros((most + block, most + block), dtype=dtype)
         self._most = most
         self._total = 0
+        self.n_blocks = 0
         self._newest = slice(0, 0)
 
     @property
@@ -131,11 +133,11 @@ class Basis:
         """Q y and S Q y."""
         return self._q[:, : self.size] @ states, self._sq[:, : self.size] @ states
 
-    def _project(self, vectors: Matrix, mapped: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    def _project(self, vectors: Matrix, mapped: Matrix, passes: int = 2) -> tuple[Matrix, Matrix, Matrix]:
         q, sq = self._q[:, : self._total], self._sq[:, : self._total]
         total = np.zeros((self._total, vectors.shape[1]), dtype=self._q.dtype)
-        for _ in range(2):  # twice is enough
-            part = q.conj().T @ mapped
+        for _ in range(passes):  # twice is enough
+            part = (mapped.conj().T @ q).conj().T
             vectors, mapped, total = vectors - q @ part, mapped - sq @ part, total + part
         return total, vectors, mapped
 
@@ -144,10 +146,12 @@ class Basis:
         if n_random:
             more = self._rng.normal(size=(len(self._q), n_random)).astype(self._q.dtype)
             vectors = np.hstack((vectors, more / np.sqrt(len(more))))
-        for _ in range(2):
-            _, vectors, mapped = self._project(vectors, self._overlap(vectors))
+        mapped = self._overlap(vectors)
+        for _ in range(2 if n_random else 1):
+            _, vectors, mapped = self._project(vectors, mapped, 1)
             values, turn = np.linalg.eigh(vectors.conj().T @ mapped)
-            vectors = vectors @ (turn / np.sqrt(values)) @ turn.conj().T
+            root = (turn / np.sqrt(values)) @ turn.conj().T
+            vectors, mapped = vectors @ root, mapped @ root
         new = slice(self._total, self._total + vectors.shape[1])
-        self._q[:, new], self._sq[:, new] = vectors, self._overlap(vectors)
-        self._newest, self._total = new, new.stop
+        self._q[:, new], self._sq[:, new] = vectors, mapped
+        self._newest, self._total, self.n_blocks = new, new.stop, self.n_blocks + 1

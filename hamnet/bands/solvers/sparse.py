@@ -203,9 +203,14 @@ class SparseEigensolver:
         factor = self._factor(Kind.HERMITIAN if np.iscomplexobj(h) else Kind.REAL)
         check_factor_memory(factor.cost, f"the LDL^H factor of H - E S, {self.n_rows} rows,")
         hamiltonian, overlap = self.full(h), self.full(s)
+        residual, failure = np.inf, ""
         for attempt in range(3):  # a shift on an eigenvalue shows in the residual, and a little aside it does not
             shift = centre + 137 * attempt * NUDGE
-            factor.factorise(h - shift * s)
+            try:
+                factor.factorise(h - shift * s)
+            except ConvergenceError as error:
+                failure = f" ({error})"
+                continue
             theta, states, mapped = nearest_states(
                 factor.solve, overlap.__matmul__, self.n_rows, min(wanted, self.n_rows), h.dtype, block
             )
@@ -217,22 +222,22 @@ class SparseEigensolver:
                 return energies, states, mapped, residual
         raise ConvergenceError(
             f"states about {centre:.6f} eV: residual {residual:.1e} eV, at most {RESIDUAL_TOLERANCE:.0e} is accepted: "
-            "S or H - E S is badly conditioned there; move the energy"
+            f"S or H - E S is badly conditioned there; move the energy{failure}"
         )
 
     def _count(self, h: NDArray[Any], s: NDArray[Any], energy: float, real: bool) -> int:
         factor = self._factor(Kind.REAL if real else Kind.EMBEDDED)
         check_factor_memory(factor.cost, f"the factor that counts states of {self.n_rows} rows")
         failure: ConvergenceError | None = None
-        for attempt in range(3):
-            factor.factorise(h - (energy + attempt * NUDGE) * s)
+        for aside in (0, 1, -1, 3):
             try:
+                factor.factorise(h - (energy + aside * NUDGE) * s)
                 return factor.negative
             except ConvergenceError as error:
                 failure = error
             finally:
                 factor.free()
-        raise ConvergenceError(f"states below {energy:.6f} eV cannot be counted") from failure
+        raise ConvergenceError(f"states below {energy:.6f} eV cannot be counted: {failure}") from failure
 
 
 def window_ends(energies: FloatArray, centre: float, n_bands: int) -> tuple[float, float, NDArray[np.bool_]]:
