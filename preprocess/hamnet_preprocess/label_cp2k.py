@@ -157,8 +157,10 @@ class CP2KLabelEngine:
             run_cp2k([*shlex.split(settings.launcher), program, "-i", "cp2k.inp", "-o", "cp2k.out"], work)
             version = check_run(work)
         except BaseException:
-            _drop_matrices(work)
+            _drop(work, "*.csr")
             raise
+        finally:
+            _drop(work, "*.kp*", "*.wfn*")
         record = {
             "settings": settings.text(atoms),
             "geometry": geometry_hash(atoms),
@@ -275,8 +277,9 @@ def _copy_own_files(kinds: list[Kind], settings: CP2KSettings, work: Path) -> No
         shutil.copy(path, work / path.name)
 
 
-def _drop_matrices(work: Path) -> None:
-    for path in work.glob("*.csr"):
+def _drop(work: Path, *patterns: str) -> None:
+    """Remove files: matrices of a failed run, restart files of any."""
+    for path in {path for pattern in patterns for path in work.glob(pattern)}:
         path.unlink()
 
 
