@@ -71,7 +71,7 @@ def label(part: str, crystal: Crystal, out: Path, basis: str, jobs: int) -> dict
     bands = ("--bands", "auto") if part == "prim" else ()
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = hamnet(
-        "label", "cp2k", out / f"{part}.extxyz", "-o", out / part, "--basis", basis, "--eps-default", "1e-10",
+        "label", "cp2k", out / f"{part}.extxyz", "-o", out / part, "--basis", basis,
         "--kmesh", *crystal.meshes[part].split(), *crystal.options, *bands, "--jobs", jobs,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
