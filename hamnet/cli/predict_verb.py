@@ -40,11 +40,10 @@ def predict(
     Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
     """
     from hamnet.predict.batch import predict_files
-    from hamnet.predict.ensemble import MODEL_SUFFIX, spread_path
+    from hamnet.predict.ensemble import models_and_structures, spread_path
 
     report = Reporter(as_json)
-    models = [model, *(path for path in structures if path.suffix == MODEL_SUFFIX)]
-    frames = [path for path in structures if path.suffix != MODEL_SUFFIX]
+    models, frames = models_and_structures([model, *structures])
     summary = predict_files(
         models, frames, output, overlap=overlap, reference=reference, device=device, on_event=report.line
     )

@@ -132,6 +132,19 @@ def model_files(path: Path) -> list[Path]:
     return found
 
 
+def models_and_structures(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The first path and all further checkpoints; the others.
+
+    Raises:
+        ConfigError: nothing is left to predict.
+    """
+    models = [path for k, path in enumerate(paths) if k == 0 or path.suffix == MODEL_SUFFIX]
+    structures = [path for path in paths[1:] if path.suffix != MODEL_SUFFIX]
+    if not structures:
+        raise ConfigError("only models were given: name at least one file of structures after them")
+    return models, structures
+
+
 def load_models(paths: Sequence[Path], device: str = "cpu") -> Predictor:
     """Predictor of one model, Ensemble of several.
 

@@ -132,6 +132,7 @@ def readers(stores: StoreCollection, names: Sequence[str]) -> dict[str, Callable
     """name -> function that reads it."""
 
     def reader(name: str) -> Callable[[], Calculation]:
+        """Binds the name of this turn of the loop."""
         return lambda: stores.read(name)
 
     return {name: reader(name) for name in names}

@@ -56,6 +56,7 @@ class _Sum:
     count: int = 0
 
     def add(self, error: FloatArray) -> None:
+        """Take in absolute errors."""
         if error.size:
             self.total += float(error.sum())
             self.maximum = max(self.maximum, float(error.max()))
@@ -63,6 +64,7 @@ class _Sum:
 
     @property
     def mean(self) -> float:
+        """Mean of all; nan when there are none."""
         return self.total / self.count if self.count else float("nan")
 
 

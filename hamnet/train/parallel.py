@@ -36,6 +36,10 @@ TIMEOUT = timedelta(minutes=10)
 """A process that is silent for so long is taken for dead."""
 FAREWELL = 60.0
 """Seconds that the others get to end after the first has."""
+POLL = 0.05
+"""Seconds between two looks at the other processes."""
+READY = "ready to train"
+"""What a process writes when it has read all that it needs."""
 ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK")
 
 
@@ -246,7 +250,24 @@ class Partners:
                     )
             if time.monotonic() >= deadline:
                 return None
-            time.sleep(0.1)
+            time.sleep(POLL)
+
+    def await_ready(self) -> None:
+        """Wait until all stand at the meeting point: torch would wait there for a dead one, too.
+
+        Raises:
+            ConvergenceError: one of them failed before.
+        """
+        deadline = time.monotonic() + TIMEOUT.total_seconds()
+        waiting = set(range(1, len(self.processes) + 1))
+        while waiting:
+            waiting = {rank for rank in waiting if READY not in self._log(rank).read_text(errors="replace")}
+            problem = self.failure()
+            if problem is None and time.monotonic() > deadline:
+                problem = f"process {min(waiting)} of the training does not begin; its log is {self._log(min(waiting))}"
+            if problem is not None:
+                raise ConvergenceError(problem)
+            time.sleep(POLL)
 
     def join(self) -> None:
         """Wait until all have ended well.
@@ -283,6 +304,7 @@ def partners(config: Config, resume: bool, port: int) -> Iterator[Sequence[objec
     """
     others = Partners(config, resume, port)
     try:
+        others.await_ready()
         yield others.processes
         others.join()
     except RuntimeError as error:  # what torch raises when the other end is gone

@@ -18,7 +18,7 @@ from hamnet.data.splits import read_split
 from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.nn.dataset import StoreCollection
 from hamnet.train.fitting import Fit, set_threads
-from hamnet.train.parallel import Team
+from hamnet.train.parallel import READY, Team
 
 START_FILE = "start.ckpt"
 """The starting point: a resumed run and the other processes take it as it was."""
@@ -40,7 +40,10 @@ def run_partner(job: dict[str, Any]) -> None:
         split = read_split(output / "split.json", stores.names)
         fit = Fit(config, stores, split, load_checkpoint(output / START_FILE), team)
         loaders = fit.loaders()
-        fit.run(fit.module(loaders), loaders, output / "last.ckpt" if job["resume"] else None)
+        module = fit.module(loaders)
+        sys.stdout.write(READY + "\n")
+        sys.stdout.flush()
+        fit.run(module, loaders, output / "last.ckpt" if job["resume"] else None)
     finally:
         stores.close()
 
