@@ -70,25 +70,38 @@ def eigenvalues_at(calculation: Calculation, kpoints: FloatArray) -> FloatArray:
 
 
 def count_electrons(calculation: Calculation) -> float | None:
-    """Electrons per cell at the code's Fermi level, on a Gamma-centred mesh of the code's size.
+    """Electrons per cell at the code's Fermi level, on a mesh of the code's size.
+
+    A calculation does not say whether its mesh holds Gamma. Where a count is even both are possible (Monkhorst and
+    Pack's does not): the one that comes nearer to the expected number is taken.
 
     None when there is no Fermi level or Hamiltonian, when the matrices are too large, or S is not positive definite.
     """
-    kpoints = _mesh(calculation)
     size = calculation.overlap.n_orbitals * (2 if calculation.spin is Spin.SPINOR else 1)
-    if calculation.hamiltonian is None or calculation.fermi_energy is None or len(kpoints) * size**3 > COUNT_BUDGET:
+    n_kpoints = len(_mesh(calculation, False))
+    if calculation.hamiltonian is None or calculation.fermi_energy is None or n_kpoints * size**3 > COUNT_BUDGET:
         return None
     try:
-        energies = eigenvalues_at(calculation, kpoints)
+        count = _count(calculation, calculation.fermi_energy, _mesh(calculation, False))
+        expected = calculation.n_electrons
+        if expected is None or abs(count - expected) < 1e-3:  # as good as it can be
+            return count
+        other = _count(calculation, calculation.fermi_energy, _mesh(calculation, True))
     except LinAlgError:
         return None
+    return min(count, other, key=lambda n: abs(n - expected))
+
+
+def _count(calculation: Calculation, fermi_energy: float, kpoints: FloatArray) -> float:
+    energies = eigenvalues_at(calculation, kpoints)
     width = BOLTZMANN * max(calculation.electronic_temperature or DEFAULT_TEMPERATURE, 1.0)
-    occupation = 1 / (1 + np.exp(np.clip((energies - calculation.fermi_energy) / width, -500, 500)))
+    occupation = 1 / (1 + np.exp(np.clip((energies - fermi_energy) / width, -500, 500)))
     return float(occupation.sum() / len(kpoints)) * (2 if calculation.spin is Spin.NONE else 1)
 
 
-def _mesh(calculation: Calculation) -> FloatArray:
+def _mesh(calculation: Calculation, shifted: bool) -> FloatArray:
+    """(n_k, 3) mesh with Gamma, or half a step off it along directions with an even count."""
     pbc = calculation.structure.pbc
     size = np.where(pbc, calculation.kmesh or (4, 4, 4), 1)
-    axes = [np.arange(n) / n for n in size]
+    axes = [(np.arange(n) + (0.5 if shifted and n % 2 == 0 else 0.0)) / n for n in size]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

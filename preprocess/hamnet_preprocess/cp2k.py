@@ -21,7 +21,7 @@ from hamnet_preprocess.cp2k_blocks import blocks_of, pairs_of, whole
 from hamnet_preprocess.cp2k_bs import is_bs, read_bs
 from hamnet_preprocess.cp2k_checks import check_bands, check_overlap
 from hamnet_preprocess.cp2k_csr import Images, csr_files, is_csr_name, read_matrix
-from hamnet_preprocess.cp2k_deck import geometry_of, is_deck, read_deck
+from hamnet_preprocess.cp2k_deck import basis_names_of, geometry_of, is_deck, read_deck
 from hamnet_preprocess.cp2k_out import OutFile, is_out, read_out
 from hamnet_preprocess.cp2k_wraps import wraps_of
 
@@ -142,11 +142,12 @@ def _deck_of(out: OutFile) -> Path:
 
 def _structure(out: OutFile) -> tuple[AtomicStructure, OrbitalBasis]:
     path = _deck_of(out)
-    cell, labels, positions = geometry_of(read_deck(path), path)
+    deck = read_deck(path)
+    cell, _, positions = geometry_of(deck, path)
     _check_geometry(path, cell, positions, out)
     letters = out.settings.get("CELL| Periodicity", "XYZ")
     pbc = np.array([axis in letters and letters != "NONE" for axis in "XYZ"])
-    species, index = _species(out)
+    species, index = _species(out, basis_names_of(deck) or out.basis_files)
     numbers = np.array([species[k].atomic_number for k in index], dtype=np.int64)
     moments = None if out.moments is None else np.outer(out.moments, [0.0, 0.0, 1.0])
     try:
@@ -176,10 +177,10 @@ def _check_geometry(path: Path, cell: NDArray[np.float64], positions: NDArray[np
             )
 
 
-def _species(out: OutFile) -> tuple[list[Species], NDArray[np.int64]]:
+def _species(out: OutFile, names: tuple[str, ...]) -> tuple[list[Species], NDArray[np.int64]]:
     """Species, and the index of each atom's; kinds with the same orbitals and potential are one species."""
     folder = out.path.parent
-    files = basis_files(out.basis_files, folder, out.settings.get("CP2K| Data directory path", ""))
+    files = basis_files(names, folder, out.settings.get("CP2K| Data directory path", ""))
     found: dict[Species, int] = {}
     of_kind = {}
     for number, kind in out.kinds.items():

@@ -134,6 +134,12 @@ def geometry_of(deck: Section, path: Path) -> tuple[FloatArray, list[str], Float
     return cell / CP2K_BOHR * BOHR, labels, positions / CP2K_BOHR * BOHR
 
 
+def basis_names_of(deck: Section) -> tuple[str, ...]:
+    """Basis-set files that the input names, in order (the output prints the first one only)."""
+    dft = deck.sub("FORCE_EVAL/DFT")
+    return () if dft is None else tuple(name.strip("'\"") for name in dft.all("BASIS_SET_FILE_NAME"))
+
+
 def _vector(text: str, path: Path, what: str) -> FloatArray:
     match = re.match(r"(?:\[(\w+)\]\s*)?(.*)", text)
     unit, words = (match[1], match[2].split()) if match else (None, [])

@@ -17,12 +17,13 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "cp2k"
 
 @cache
 def run(name: str) -> Path:
-    """Folder of a recorded run with its basis-set file beside it. Read it, do not write into it."""
+    """Folder of a recorded run with the basis-set files beside it. Read it, do not write into it."""
     folder = Path(tempfile.mkdtemp(prefix=f"hamnet-cp2k-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with tarfile.open(GOLDEN / f"{name}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
-    shutil.copy(GOLDEN / "BASIS_MOLOPT", folder)
+    for name in ("BASIS_MOLOPT", "GTH_BASIS_SETS"):
+        shutil.copy(GOLDEN / name, folder)
     return folder
 
 

@@ -13,6 +13,7 @@ from hamnet.cli import app
 from hamnet.core.spin import Spin
 from hamnet.errors import ConvergenceError
 from hamnet.testing import ReaderContract, eigenvalues_at
+from hamnet_preprocess.check_spectra import count_electrons
 from hamnet_preprocess.cp2k import CP2KReader
 from hamnet_preprocess.cp2k_csr import csr_files, read_csr
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
@@ -85,6 +86,16 @@ def test_slab_is_periodic_in_two_directions():
     found = calculation("hbn_2d")
     assert found.structure.pbc.tolist() == [True, True, False]
     assert not found.hamiltonian.pairs.cell_shift[:, 2].any()
+
+
+def test_molecule_needs_no_images():
+    found = calculation("hf_molecule")
+    assert not found.structure.is_periodic
+    assert found.hamiltonian.pairs.n_pairs == 4
+    assert_allclose(found.forces[0], np.array([-0.00699812, 0, -0.07124883]) * 51.42206747632590, atol=1e-6)
+    assert found.basis.species[1].shell_ls == (0, 0, 1, 1, 2)  # three sets of the second basis-set file
+    rebuilt = overlap_from_basis(found.structure, found.basis, found.overlap.pairs)
+    assert_allclose(found.overlap.values, rebuilt.values, atol=1e-8)
 
 
 def test_text_and_binary_are_one(tmp_path):
@@ -172,3 +183,9 @@ def test_verbs(tmp_path):
     lines = bs.read_text().replace("5 bands", "2 bands").splitlines()
     few.write_text("\n".join(line for line in lines if line.startswith("#") or int(line.split()[0]) <= 2) + "\n")
     assert "5 bands against 2" in invoke("bands", folder, "--compare", few, "-o", tmp_path / "b")
+
+
+def test_electrons_are_counted_on_the_mesh_that_cp2k_used():
+    """Monkhorst and Pack's 4x4x4 does not hold Gamma; on the one that does aluminium has 3.16 electrons."""
+    found = calculation("al")
+    assert count_electrons(found) == pytest.approx(3, abs=1e-4)  # the Fermi level comes from the same sum

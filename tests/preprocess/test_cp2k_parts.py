@@ -13,7 +13,7 @@ from hamnet.core.units import BOHR
 from hamnet.errors import BasisError, FormatError
 from hamnet_preprocess.cp2k_basis import basis_shells
 from hamnet_preprocess.cp2k_bs import read_bs
-from hamnet_preprocess.cp2k_deck import CP2K_BOHR, geometry_of, read_deck
+from hamnet_preprocess.cp2k_deck import CP2K_BOHR, basis_names_of, geometry_of, read_deck
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 
 SCALE = BOHR / CP2K_BOHR
@@ -88,6 +88,14 @@ def test_variables_includes_and_other_files(tmp_path):
 def test_inputs_that_are_refused(tmp_path, arguments, words):
     with pytest.raises(FormatError, match=words):
         geometry(deck(tmp_path, **arguments))
+
+
+def test_basis_files_of_an_input(tmp_path):
+    path = tmp_path / "x.inp"
+    path.write_text("&FORCE_EVAL\n&DFT\nBASIS_SET_FILE_NAME A\n&END\n&END\n")
+    assert basis_names_of(read_deck(path)) == ("A",)
+    path.write_text("&FORCE_EVAL\n&DFT\nbasis_set_file_name A\nBASIS_SET_FILE_NAME 'B C'\n&END\n&END\n")
+    assert basis_names_of(read_deck(path)) == ("A", "B C")
 
 
 BASIS = """
