@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hamnet.data.irrep_blocks import BlockIrreps, IrrepTerm
-from hamnet.nn.features import EquivariantLinear, FeatureLayout
-from hamnet.nn.frames import EdgeFrames, frame_rows
-from hamnet.nn.radial import RadialNetwork
-from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, frame_layout, into_frame
+from hamnet.nn.features import GRADES, FeatureLayout
+from hamnet.nn.frames import frame_rows
+from hamnet.nn.pair_features import Sector
+from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, joined
 from hamnet.nn.statistics import GroupStatistics
 
 
@@ -78,40 +79,46 @@ class OnSiteReadout(torch.nn.Module):
 class PairReadout(torch.nn.Module):
     """Pair features in the edge's frame -> blocks of one ordered pair of species.
 
-    Linear maps in the frame give each irrep's components there; one rotation brings all of them back.
+    Linear maps in the frame give each irrep's components there; one rotation brings all of them back. Between equal
+    species the maps keep the symmetry of exchange, so that the block of the reverse pair is the hermitian partner.
 
     Args:
-        hidden: irreps of the pair features for each grade.
+        hidden: irreps of the pair features for each grade and exchange parity.
         irreps: of the blocks.
         statistics: scales.
+        signs: (n_channels,) of the channels under transposition, for equal species; None for different ones.
     """
 
     scatter: torch.Tensor
     signs: torch.Tensor
     gather: torch.Tensor
 
-    def __init__(self, hidden: dict[int, O2Layout], irreps: BlockIrreps, statistics: GroupStatistics) -> None:
+    def __init__(
+        self,
+        hidden: dict[Sector, O2Layout],
+        irreps: BlockIrreps,
+        statistics: GroupStatistics,
+        signs: NDArray[np.float64] | None,
+    ) -> None:
         super().__init__()
         self.lmax = max(term.l for term in irreps.terms)
-        self.grades = tuple(g for g in hidden if any(t.grade == g for t in irreps.terms))
-        terms = {g: [t for t in irreps.terms if t.grade == g] for g in self.grades}
-        layouts = [_term_layout(terms[g], self.lmax) for g in self.grades]
+        self.grades = tuple(g for g in GRADES if any(t.grade == g for t in irreps.terms) and (g, 1) in hidden)
+        partners = None if signs is None else exchange_partners(irreps, signs)
         self.linear = torch.nn.ModuleList(
-            [O2Linear(hidden[g], layout) for g, layout in zip(self.grades, layouts, strict=True)]
+            [TermLinear((hidden[g, 1], hidden[g, -1]), irreps.terms, g, self.lmax, partners) for g in self.grades]
         )
-        scatter, signs, gather, self.width = _placement(
-            irreps.terms, [terms[g] for g in self.grades], layouts, self.lmax
-        )
+        by_grade = [ordered_terms(irreps.terms, g) for g in self.grades]
+        scatter, placed, gather, self.width = _placement(irreps.terms, by_grade, self.lmax)
         self.register_buffer("scatter", torch.from_numpy(scatter), persistent=False)
-        self.register_buffer("signs", torch.from_numpy(signs), persistent=False)
+        self.register_buffer("signs", torch.from_numpy(placed), persistent=False)
         self.register_buffer("gather", torch.from_numpy(gather), persistent=False)
         self.scaling = BlockScaling(irreps, statistics)
 
-    def forward(self, features: dict[int, O2Features], matrix: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """Features of each grade, (n, n_frame_rows, rows) of the frames, (n,) Angstrom -> (n, n_values) float64, eV."""
+    def forward(self, features: dict[Sector, O2Features], matrix: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """Features, (n, n_frame_rows, rows) of the frames, (n,) Angstrom -> (n, n_values) float64, eV."""
         flat = []
         for grade, linear in zip(self.grades, self.linear, strict=True):
-            turned: O2Features = linear(features[grade])
+            turned: O2Features = linear(joined(features[grade, 1], features[grade, -1]))
             flat += [*turned.singlets, *(member for doublet in turned.doublets for member in doublet)]
         n = len(distance)
         flat.append(distance.new_zeros((n, 1)))
@@ -121,69 +128,80 @@ class PairReadout(torch.nn.Module):
         return blocks
 
 
-class PairFeatures(torch.nn.Module):
-    """Features of a pair in its frame: gate(w(d, x_i, x_j) * W D^T (A x_i + B x_j)).
-
-    The weights w depend on the distance and on invariants of both atoms and vanish at the pair cutoff.
+class TermLinear(O2Linear):
+    """From pair features to the terms of a block, O(2) irrep by irrep, keeping exchange between equal species.
 
     Args:
-        layout: node features.
-        radial_functions, radial_hidden: of the radial network.
+        hidden: irreps even and odd under exchange.
+        terms: irreps of the block.
+        grade: the grade of time reversal that this map serves.
+        lmax: largest degree of the terms.
+        partners: for each term its partner under exchange and the sign, by start; None between different species.
     """
 
-    def __init__(self, layout: FeatureLayout, radial_functions: int, radial_hidden: int) -> None:
-        super().__init__()
-        self.layout = layout
-        self.from_i, self.from_j = EquivariantLinear(layout, layout), EquivariantLinear(layout, layout)
-        self.invariants = torch.nn.Linear(layout.natural, layout.natural)
-        self.hidden = {grade: _hidden(frame_layout(layout, grade, layout.lmax)) for grade in layout.grades}
-        self.gated = {grade: _with_gates(inner) for grade, inner in self.hidden.items()}
-        self.linear = torch.nn.ModuleList(
-            [O2Linear(frame_layout(layout, grade, layout.lmax), gated) for grade, gated in self.gated.items()]
-        )
-        n_weights = sum(sum(gated.sizes) for gated in self.gated.values())
-        self.radial = RadialNetwork(radial_functions, 2 * layout.natural, radial_hidden, n_weights)
-
-    def forward(
+    def __init__(
         self,
-        features: torch.Tensor,
-        pair_i: torch.Tensor,
-        pair_j: torch.Tensor,
-        frames: EdgeFrames,
-        scaled_distance: torch.Tensor,
-    ) -> dict[int, O2Features]:
-        """Node features -> features of the pairs for each grade."""
-        scalars = self.invariants(features[:, 0, : self.layout.natural])
-        weights = self.radial(
-            scaled_distance, torch.cat([scalars.index_select(0, k) for k in (pair_i, pair_j)], dim=-1)
+        hidden: tuple[O2Layout, O2Layout],
+        terms: Sequence[IrrepTerm],
+        grade: int,
+        lmax: int,
+        partners: dict[int, tuple[int, int]] | None,
+    ) -> None:
+        ordered = ordered_terms(terms, grade)
+        both = O2Layout(
+            hidden[0].scalars + hidden[1].scalars,
+            hidden[0].pseudoscalars + hidden[1].pseudoscalars,
+            tuple(a + b for a, b in zip(hidden[0].doublets, hidden[1].doublets, strict=True)),
         )
-        source = self.from_i(features).index_select(0, pair_i) + self.from_j(features).index_select(0, pair_j)
-        matrix = frames.matrix(self.layout.lmax)
-        result, start = {}, 0
-        for (grade, gated), linear in zip(self.gated.items(), self.linear, strict=True):
-            stop = start + sum(gated.sizes)
-            turned = linear(into_frame(source, self.layout, grade, matrix)).scaled(weights[:, start:stop], gated)
-            result[grade] = _gate(turned, self.hidden[grade])
-            start = stop
-        return result
+        super().__init__(both, _term_layout(ordered, lmax))
+        self.tables = None if partners is None else self._tables(hidden, ordered, partners)
+
+    def _tables(
+        self, hidden: tuple[O2Layout, O2Layout], ordered: Sequence[IrrepTerm], partners: dict[int, tuple[int, int]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each weight matrix: the partner of each column; the sign of each element when columns are exchanged."""
+        natural, unnatural = ([t for t in ordered if is_natural(t) == kind] for kind in (True, False))
+        columns = [natural, unnatural, *([t for t in ordered if t.l >= m] for m in range(1, len(self.weights) - 1))]
+        tables = []
+        for terms, even, odd in zip(columns, hidden[0].sizes, hidden[1].sizes, strict=False):
+            place = {t.start: k for k, t in enumerate(terms)}
+            partner = torch.tensor([place[partners[t.start][0]] for t in terms], dtype=torch.int64)
+            sign = torch.tensor([float(partners[t.start][1]) for t in terms])
+            parity = torch.cat((torch.ones(even), -torch.ones(odd)))
+            tables.append((partner, parity[:, None] * sign))
+        return tables
+
+    def forward(self, features: O2Features) -> O2Features:
+        """Features of both exchange parities -> terms; weights are projected onto what exchange allows."""
+        weights = list(self.weights)
+        if self.tables is not None:
+            weights = [
+                (w + w.index_select(1, partner.to(w.device)) * sign.to(w)) / 2
+                for w, (partner, sign) in zip(weights, self.tables, strict=True)
+            ]
+        return self.apply_weights(features, weights)
 
 
-def _hidden(full: O2Layout) -> O2Layout:
-    """Half of the doublets that the nodes give: a pair needs fewer than it is made from."""
-    return O2Layout(full.scalars, full.pseudoscalars, tuple((count + 1) // 2 for count in full.doublets))
+def exchange_partners(irreps: BlockIrreps, signs: NDArray[np.float64]) -> dict[int, tuple[int, int]]:
+    """Start of each term of a block between equal species -> (start of its partner, sign).
 
+    Exchange of the atoms, followed by inversion about their centre, leaves the pair vector in place and takes the
+    coefficients c to L c: the transposition of the block, with the parity of each term.
 
-def _with_gates(layout: O2Layout) -> O2Layout:
-    gates = layout.pseudoscalars + sum(layout.doublets)
-    return O2Layout(layout.scalars + gates, layout.pseudoscalars, layout.doublets)
-
-
-def _gate(features: O2Features, layout: O2Layout) -> O2Features:
-    """SiLU of the scalars, sigmoid gates for all else."""
-    scalars, *gates = torch.split(features.singlets[0], list(layout.sizes), dim=1)
-    gates = [torch.sigmoid(gate) for gate in gates]
-    doublets = tuple((a * g, b * g) for (a, b), g in zip(features.doublets, gates[1:], strict=True))
-    return O2Features((torch.nn.functional.silu(scalars), features.singlets[1] * gates[0]), doublets)
+    Args:
+        irreps: of the blocks.
+        signs: (n_channels,) of the channels under transposition.
+    """
+    n = round((len(irreps.matrix) / len(signs)) ** 0.5)
+    matrix = irreps.matrix.reshape(n, n, len(signs), -1)
+    transposed = (matrix.transpose(1, 0, 2, 3) * signs[:, None]).reshape(irreps.matrix.shape)
+    table = irreps.matrix.T @ transposed
+    result = {}
+    for term in irreps.terms:
+        column = table[:, term.start]
+        partner = int(np.abs(column).argmax())
+        result[term.start] = (partner, round(float(column[partner])) * term.parity)
+    return result
 
 
 def _width(layout: FeatureLayout, grade: int, natural: bool) -> int:
@@ -203,18 +221,25 @@ def _runs(terms: Sequence[IrrepTerm]) -> list[tuple[int, int, int, int]]:
     return runs
 
 
-def _is_natural(term: IrrepTerm) -> bool:
+def ordered_terms(terms: Sequence[IrrepTerm], grade: int) -> list[IrrepTerm]:
+    """Terms of one grade, natural ones first, as the scalars and pseudoscalars of a frame stand."""
+    chosen = [t for t in terms if t.grade == grade]
+    return [t for t in chosen if is_natural(t)] + [t for t in chosen if not is_natural(t)]
+
+
+def is_natural(term: IrrepTerm) -> bool:
+    """Whether the parity is (-1)^l."""
     return bool(term.parity == (-1) ** term.l)
 
 
 def _term_layout(terms: Sequence[IrrepTerm], lmax: int) -> O2Layout:
-    natural = sum(_is_natural(t) for t in terms)
+    natural = sum(is_natural(t) for t in terms)
     doublets = tuple(sum(t.l >= m for t in terms) for m in range(1, lmax + 1))
     return O2Layout(natural, len(terms) - natural, doublets)
 
 
 def _placement(
-    terms: Sequence[IrrepTerm], by_grade: Sequence[Sequence[IrrepTerm]], layouts: Sequence[O2Layout], lmax: int
+    terms: Sequence[IrrepTerm], by_grade: Sequence[Sequence[IrrepTerm]], lmax: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Where the components in the frame stand, with their signs; and where the coefficients are found afterwards.
 
@@ -224,20 +249,20 @@ def _placement(
     slots = {id(t): sum(u.l == t.l for u in terms[: terms.index(t)]) for t in terms}
     width = max(sum(t.l == l for t in terms) for l in range(lmax + 1))
     row = {lm: r for r, lm in enumerate(frame_rows(lmax, lmax))}
+    layouts = [_term_layout(group, lmax) for group in by_grade]
     total = sum(s.scalars + s.pseudoscalars + 2 * sum(s.doublets) for s in layouts)
     scatter, signs = np.full(len(row) * width, total), np.zeros(len(row) * width)
     start = 0
     for group, layout in zip(by_grade, layouts, strict=True):
-        ordered = [t for t in group if _is_natural(t)] + [t for t in group if not _is_natural(t)]
-        for k, t in enumerate(ordered):
+        for k, t in enumerate(group):
             place = row[t.l, 0] * width + slots[id(t)]
             scatter[place], signs[place] = start + k, 1.0
-        start += len(ordered)
+        start += len(group)
         for m, count in enumerate(layout.doublets, start=1):
-            for k, t in enumerate([t for t in ordered if t.l >= m]):
+            for k, t in enumerate([t for t in group if t.l >= m]):
                 plus, minus = (row[t.l, sign * m] * width + slots[id(t)] for sign in (1, -1))
                 even, odd = start + k, start + count + k
-                if _is_natural(t):
+                if is_natural(t):
                     scatter[plus], signs[plus], scatter[minus], signs[minus] = even, 1.0, odd, 1.0
                 else:
                     scatter[plus], signs[plus], scatter[minus], signs[minus] = odd, -1.0, even, 1.0

@@ -85,10 +85,10 @@ def build_graph(structure: AtomicStructure, pairs: PairList, basis: OrbitalBasis
 
 @dataclass(frozen=True, eq=False)
 class PairGroup:
-    """Pairs of one ordered pair of species inside a batch, on-site or off-site.
+    """Pairs of one pair of species whose blocks are computed, on-site or off-site; reverse pairs follow from them.
 
     Args:
-        species_i, species_j: indices into the basis.
+        species_i, species_j: indices into the basis, species_i <= species_j.
         pairs: (n,) indices into the batch's pairs.
         on_site: whether these are on-site blocks.
     """
@@ -105,9 +105,10 @@ class GraphBatch:
 
     Args:
         species, pair_i, pair_j, pair_vector, edge_source, edge_target, edge_vector: as in `Graph`.
-        groups: pairs by species and on-site or off-site.
-        group_order: (n_values,) puts the concatenated blocks of `groups` into flat order.
-        transposition: (n_values,) index of M_ji(-R)^T for each flat value.
+        groups: one pair of each reverse couple, by species and on-site or off-site.
+        computed: (n_values,) where each flat value stands in the concatenated blocks of `groups`, its own or, for a
+            reverse pair, that of the transposed element.
+        reversed: (n_values,) bool, the value belongs to a reverse pair.
         value_structure: (n_values,) structure of each flat value.
         value_on_site: (n_values,) bool.
         from_parts: (n_values,) puts the concatenated flat values of the structures into the batch's flat order.
@@ -122,8 +123,8 @@ class GraphBatch:
     edge_target: torch.Tensor
     edge_vector: torch.Tensor
     groups: tuple[PairGroup, ...]
-    group_order: torch.Tensor
-    transposition: torch.Tensor
+    computed: torch.Tensor
+    reversed: torch.Tensor
     value_structure: torch.Tensor
     value_on_site: torch.Tensor
     from_parts: torch.Tensor
@@ -192,8 +193,8 @@ def collate(graphs: list[Graph]) -> GraphBatch:
     offsets = np.concatenate(([0], np.cumsum(sizes)))
     reverse = rank[joined("pair_reverse", first_pair)[order].astype(np.int64)]
     pair_structure = np.repeat(np.arange(len(graphs)), [g.n_pairs for g in graphs])[order]
-    groups = _groups(species[pair_i] * n_species + species[pair_j], on_site.astype(bool), n_species)
-    shapes = graphs[0].n_orbitals
+    groups = _groups(species[pair_i] * n_species + species[pair_j], on_site.astype(bool), reverse, n_species)
+    computed, is_reversed = _sources(groups, graphs[0].n_orbitals, offsets, reverse)
     return GraphBatch(
         species=torch.from_numpy(species),
         pair_i=torch.from_numpy(pair_i),
@@ -203,8 +204,8 @@ def collate(graphs: list[Graph]) -> GraphBatch:
         edge_target=torch.from_numpy(joined("edge_target", first_atom)),
         edge_vector=torch.from_numpy(joined("edge_vector")),
         groups=groups,
-        group_order=torch.from_numpy(np.argsort(_values_of([g.pairs.numpy() for g in groups], sizes, offsets))),
-        transposition=torch.from_numpy(_transposition(groups, shapes, offsets, reverse)),
+        computed=torch.from_numpy(computed),
+        reversed=torch.from_numpy(is_reversed),
         value_structure=torch.from_numpy(np.repeat(pair_structure, sizes)),
         value_on_site=torch.from_numpy(np.repeat(on_site, sizes)),
         from_parts=torch.from_numpy(_part_order(order, sizes)),
@@ -212,11 +213,17 @@ def collate(graphs: list[Graph]) -> GraphBatch:
     )
 
 
-def _groups(code: IntArray, on_site: NDArray[np.bool_], n_species: int) -> tuple[PairGroup, ...]:
+def _groups(code: IntArray, on_site: NDArray[np.bool_], reverse: IntArray, n_species: int) -> tuple[PairGroup, ...]:
     groups = []
+    index = np.arange(len(code))
     for value in np.unique(code).tolist():
+        if value // n_species > value % n_species:
+            continue
         for wanted in (True, False):
-            pairs = np.flatnonzero((code == value) & (on_site == wanted))
+            chosen = (code == value) & (on_site == wanted)
+            if not wanted and value // n_species == value % n_species:
+                chosen &= index < reverse
+            pairs = np.flatnonzero(chosen)
             if pairs.size:
                 groups.append(PairGroup(value // n_species, value % n_species, torch.from_numpy(pairs), wanted))
     return tuple(groups)
@@ -239,12 +246,20 @@ def _part_order(order: IntArray, sizes: IntArray) -> IntArray:
     return _values_of([order], given_sizes, given_offsets)
 
 
-def _transposition(groups: tuple[PairGroup, ...], shapes: IntArray, offsets: IntArray, reverse: IntArray) -> IntArray:
-    result = np.empty(int(offsets[-1]), dtype=np.int64)
+def _sources(
+    groups: tuple[PairGroup, ...], shapes: IntArray, offsets: IntArray, reverse: IntArray
+) -> tuple[IntArray, NDArray[np.bool_]]:
+    """`GraphBatch.computed` and `GraphBatch.reversed`."""
+    computed = np.empty(int(offsets[-1]), dtype=np.int64)
+    is_reversed = np.zeros(len(computed), dtype=bool)
+    start = 0
     for group in groups:
         n_i, n_j = int(shapes[group.species_i]), int(shapes[group.species_j])
         pairs = group.pairs.numpy()
-        own = offsets[pairs][:, None] + np.arange(n_i * n_j)
-        mirrored = np.arange(n_j * n_i).reshape(n_j, n_i).T.ravel()
-        result[own] = offsets[reverse[pairs]][:, None] + mirrored
-    return result
+        source = start + np.arange(len(pairs) * n_i * n_j).reshape(len(pairs), n_i * n_j)
+        computed[offsets[pairs][:, None] + np.arange(n_i * n_j)] = source
+        if not group.on_site:
+            mirrored = offsets[reverse[pairs]][:, None] + np.arange(n_i * n_j).reshape(n_j, n_i).T.ravel()
+            computed[mirrored], is_reversed[mirrored] = source, True
+        start += source.size
+    return computed, is_reversed

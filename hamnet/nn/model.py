@@ -13,11 +13,12 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, spin_channels
 from hamnet.errors import BasisError
-from hamnet.nn.block_head import OnSiteReadout, PairFeatures, PairReadout
+from hamnet.nn.block_head import OnSiteReadout, PairReadout
 from hamnet.nn.features import EquivariantLinear, FeatureGate, FeatureLayout
 from hamnet.nn.frames import EdgeFrames
 from hamnet.nn.graph import GraphBatch, PairGroup
 from hamnet.nn.interaction import Interaction
+from hamnet.nn.pair_features import PairFeatures, Sector
 from hamnet.nn.so2 import O2Features
 from hamnet.nn.statistics import Statistics
 
@@ -40,8 +41,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 class HamiltonianModel(torch.nn.Module):
     """Message passing on O(3) irreps and block heads.
 
-    The output of a pair is the mean of what both directions say, M_ij(R) = (f_ij + s f_ji^T) / 2, so that the reverse
-    block is bitwise the hermitian partner and the order of the atoms does not matter.
+    One pair of each reverse couple is computed and the other is its hermitian partner, bitwise; between equal species
+    the head keeps the symmetry of exchange, so that it does not matter which of both is computed.
 
     Args:
         settings: sizes.
@@ -96,7 +97,21 @@ class HamiltonianModel(torch.nn.Module):
         self.interactions = torch.nn.ModuleList(layers)
         self.pair_features = PairFeatures(hidden, settings.radial_functions, settings.radial_hidden)
         self.on_site_features = torch.nn.Sequential(EquivariantLinear(hidden, hidden), FeatureGate(hidden))
-        self.readouts = torch.nn.ModuleDict(_readouts(changes, statistics, self.pair_features, hidden))
+        self.readouts = torch.nn.ModuleDict(self._make_readouts(changes, statistics, hidden))
+
+    def _make_readouts(
+        self, changes: dict[tuple[int, int], BlockIrreps], statistics: Statistics, layout: FeatureLayout
+    ) -> dict[str, torch.nn.Module]:
+        """A head for every pair of species of the training set, a <= b: the others are reverse ones."""
+        result: dict[str, torch.nn.Module] = {}
+        signs = self.transposition_signs.numpy()
+        for (a, b, on_site), group in sorted(statistics.groups.items()):
+            if on_site:
+                result[_name(a, b, on_site)] = OnSiteReadout(layout, changes[a, b], group)
+            elif a <= b:
+                exchange = signs if a == b else None
+                result[_name(a, b, on_site)] = PairReadout(self.pair_features.hidden, changes[a, b], group, exchange)
+        return result
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,35 +127,34 @@ class HamiltonianModel(torch.nn.Module):
         n_species = len(self.basis.species)
         onehot = torch.nn.functional.one_hot(batch.species, n_species).to(self.dtype)
         nodes = self._node_features(batch, onehot)
-        values = self._values(batch, nodes)[batch.group_order]
+        values = self._values(batch, nodes).index_select(0, batch.computed)
         signs = self.transposition_signs.to(values.device)
-        return (values + values[batch.transposition] * signs) / 2
+        return values if bool((signs > 0).all()) else torch.where(batch.reversed[:, None], values * signs, values)
 
     def _values(self, batch: GraphBatch, nodes: torch.Tensor) -> torch.Tensor:
-        """Blocks of one direction, group after group; heads compute in the network's own type, whatever autocast."""
-        on_site = self.on_site_features(nodes).to(self.dtype)
-        hops = [(k, group) for k, group in enumerate(batch.groups) if not group.on_site]
+        """Blocks of one pair of each reverse couple, group after group."""
+        on_site = self.on_site_features(nodes)
         parts: dict[int, torch.Tensor] = {}
-        with torch.autocast(nodes.device.type, enabled=False):
-            for k, group in enumerate(batch.groups):
-                if group.on_site:
-                    parts[k] = self._readout(group)(on_site[batch.pair_i[group.pairs]])
+        hops = [(k, group) for k, group in enumerate(batch.groups) if not group.on_site]
+        for k, group in enumerate(batch.groups):
+            if group.on_site:
+                blocks = self._readout(group)(on_site[batch.pair_i[group.pairs]])
+                parts[k] = self._symmetrised(blocks, int(self.basis.n_orbitals[group.species_i]))
         if hops:
-            features, frames, distance = self._pairs(batch, nodes, torch.cat([group.pairs for _, group in hops]))
-        with torch.autocast(nodes.device.type, enabled=False):
+            pairs = torch.cat([group.pairs for _, group in hops])
+            features, frames, distance = self._pairs(batch, nodes, pairs)
             start = 0
             for k, group in hops:
                 part = slice(start, start + len(group.pairs))
                 readout = self._readout(group)
                 matrix = frames.matrix(readout.lmax)[part]
-                own = {g: f.part(part).to(self.dtype) for g, f in features.items()}
-                parts[k] = readout(own, matrix, distance[part])
+                parts[k] = readout({s: f.part(part) for s, f in features.items()}, matrix, distance[part])
                 start = part.stop
         return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
 
     def _pairs(
         self, batch: GraphBatch, nodes: torch.Tensor, pairs: torch.Tensor
-    ) -> tuple[dict[int, O2Features], EdgeFrames, torch.Tensor]:
+    ) -> tuple[dict[Sector, O2Features], EdgeFrames, torch.Tensor]:
         """Features, frames and distances of the given pairs."""
         vector, i, j = batch.pair_vector[pairs], batch.pair_i[pairs], batch.pair_j[pairs]
         distance = vector.norm(dim=-1)
@@ -148,6 +162,11 @@ class HamiltonianModel(torch.nn.Module):
         frames = EdgeFrames(vector, self.dtype)
         features = self.pair_features(nodes, i, j, frames, (distance / cutoff).to(self.dtype))
         return features, frames, distance.to(self.dtype)
+
+    def _symmetrised(self, blocks: torch.Tensor, n: int) -> torch.Tensor:
+        """On-site blocks are their own partners: (B + s B^T) / 2."""
+        blocks = blocks.reshape(-1, n, n, self.n_channels)
+        return (blocks + blocks.transpose(1, 2) * self.transposition_signs.to(blocks.device)) / 2
 
     def _readout(self, group: PairGroup) -> Any:
         """The head of a group.
@@ -173,18 +192,3 @@ class HamiltonianModel(torch.nn.Module):
 
 def _name(species_i: int, species_j: int, on_site: bool) -> str:
     return f"{species_i}_{species_j}_{'on' if on_site else 'off'}"
-
-
-def _readouts(
-    changes: dict[tuple[int, int], BlockIrreps],
-    statistics: Statistics,
-    pair_features: PairFeatures,
-    layout: FeatureLayout,
-) -> dict[str, torch.nn.Module]:
-    result: dict[str, torch.nn.Module] = {}
-    for (a, b, on_site), group in sorted(statistics.groups.items()):
-        if on_site:
-            result[_name(a, b, on_site)] = OnSiteReadout(layout, changes[a, b], group)
-        else:
-            result[_name(a, b, on_site)] = PairReadout(pair_features.hidden, changes[a, b], group)
-    return result

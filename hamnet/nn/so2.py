@@ -57,11 +57,6 @@ class O2Features:
         doublets = tuple((a * f, b * f) for (a, b), f in zip(self.doublets, split[2:], strict=True))
         return O2Features(singlets, doublets)
 
-    def to(self, dtype: torch.dtype) -> O2Features:
-        """The same features in another floating type."""
-        singlets = (self.singlets[0].to(dtype), self.singlets[1].to(dtype))
-        return O2Features(singlets, tuple((a.to(dtype), b.to(dtype)) for a, b in self.doublets))
-
     def part(self, edges: slice) -> O2Features:
         """Features of some of the edges."""
         singlets = (self.singlets[0][edges], self.singlets[1][edges])
@@ -88,11 +83,15 @@ def into_frame(features: torch.Tensor, layout: FeatureLayout, grade: int, matrix
     natural, unnatural = layout.grade(grade)
     if layout.channels > unnatural.stop - natural.start:
         features = features[..., natural.start : unnatural.stop]
-    turned = torch.bmm(matrix, features)
-    widths = [natural.stop - natural.start, unnatural.stop - unnatural.start]
+    return frame_irreps(torch.bmm(matrix, features), layout, grade)
+
+
+def frame_irreps(turned: torch.Tensor, layout: FeatureLayout, grade: int) -> O2Features:
+    """Irreps of O(2) of features that are in their frames already: (n, n_frame_rows, channels of the grade)."""
+    widths = [part.stop - part.start for part in layout.grade(grade)]
     degrees = layout.lmax + 1
     sizes, m = [degrees], 1
-    while sum(sizes) < matrix.shape[1]:
+    while sum(sizes) < turned.shape[1]:
         sizes += [degrees - m] * 2
         m += 1
     first, *rest = torch.split(turned, sizes, dim=1)
@@ -126,29 +125,38 @@ class O2Linear(torch.nn.Module):
 
     Args:
         layout_in, layout_out: irreps; orders m that one of both lacks give nothing.
-        bias: of the scalars.
     """
 
-    def __init__(self, layout_in: O2Layout, layout_out: O2Layout, bias: bool = False) -> None:
+    def __init__(self, layout_in: O2Layout, layout_out: O2Layout) -> None:
         super().__init__()
-        self.layout_out = layout_out
+        self.layout_in, self.layout_out = layout_in, layout_out
         pairs = zip(layout_in.sizes, layout_out.sizes, strict=False)
         self.weights = torch.nn.ParameterList(
             [torch.nn.Parameter(torch.randn(a, b) / max(a, 1) ** 0.5) for a, b in pairs]
         )
-        self.bias = torch.nn.Parameter(torch.zeros(layout_out.scalars)) if bias else None
 
     def forward(self, features: O2Features) -> O2Features:
         """Features of `layout_in` -> features of `layout_out`."""
-        weights: Sequence[torch.Tensor] = list(self.weights)
+        return self.apply_weights(features, list(self.weights))
+
+    def apply_weights(self, features: O2Features, weights: Sequence[torch.Tensor]) -> O2Features:
+        """The map with the given matrices, one for each irrep."""
         scalars = features.singlets[0] @ weights[0]
-        if self.bias is not None:
-            scalars = scalars + self.bias
         doublets = [(a @ w, b @ w) for (a, b), w in zip(features.doublets, weights[2:], strict=False)]
         for size in self.layout_out.doublets[len(doublets) :]:
             nothing = scalars.new_zeros((len(scalars), size))
             doublets.append((nothing, nothing))
         return O2Features((scalars, features.singlets[1] @ weights[1]), tuple(doublets))
+
+
+def joined(first: O2Features, second: O2Features) -> O2Features:
+    """The irreps of both, those of the first before those of the second."""
+    singlets = tuple(torch.cat(pair, dim=1) for pair in zip(first.singlets, second.singlets, strict=True))
+    doublets = tuple(
+        (torch.cat((a, c), dim=1), torch.cat((b, d), dim=1))
+        for (a, b), (c, d) in zip(first.doublets, second.doublets, strict=True)
+    )
+    return O2Features((singlets[0], singlets[1]), doublets)
 
 
 class SO2Convolution(torch.nn.Module):

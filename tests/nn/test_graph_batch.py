@@ -15,7 +15,7 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.irrep_blocks import spin_channels, values_to_channels
 from hamnet.errors import BasisError, PhysicsError
-from hamnet.nn.graph import Graph, build_graph, collate
+from hamnet.nn.graph import Graph, GraphBatch, build_graph, collate
 
 BASIS = basis_of(Spin.NONE)
 
@@ -67,8 +67,8 @@ def test_flatten_and_unflatten_are_inverse(cases: list[tuple[int, int, bool]]) -
 
 
 @pytest.mark.parametrize("spin", list(Spin))
-def test_transposition_finds_the_hermitian_partner(spin: Spin) -> None:
-    """Channels of a hermitian matrix equal sign times their transposed partners, exactly, in a batch of two."""
+def test_reverse_pairs_follow_from_the_computed_ones(spin: Spin) -> None:
+    """A hermitian matrix is found again, bitwise, from one block of each reverse couple, in a batch of two."""
     calculations = [random_calculation(seed, spin) for seed in (0, 1)]
     basis = basis_of(spin)
     parts, graphs = [], []
@@ -82,9 +82,20 @@ def test_transposition_finds_the_hermitian_partner(spin: Spin) -> None:
     batch = collate(graphs)
     values = batch.flatten(parts)
     signs = torch.tensor([c.transposition for c in spin_channels(spin)], dtype=torch.float64)
-    assert torch.equal(values[batch.transposition] * signs, values)
-    assert torch.equal(batch.transposition[batch.transposition], torch.arange(len(values)))
-    assert torch.equal(batch.value_on_site[batch.transposition], batch.value_on_site)
+    computed = torch.cat([values[torch.from_numpy(flat_of(batch, basis, g.pairs.numpy()))] for g in batch.groups])
+    found = computed[batch.computed]
+    assert torch.equal(torch.where(batch.reversed[:, None], found * signs, found), values)
+    # half of the off-site values follow from the others, no on-site one does
+    assert not (batch.reversed & batch.value_on_site).any()
+    assert 2 * int(batch.reversed.sum()) == int((~batch.value_on_site).sum())
+
+
+def flat_of(batch: GraphBatch, basis: OrbitalBasis, pairs: np.ndarray) -> np.ndarray:
+    """Flat indices of the blocks of some pairs, one block after another."""
+    n = basis.n_orbitals[batch.species.numpy()]
+    sizes = n[batch.pair_i.numpy()] * n[batch.pair_j.numpy()]
+    starts = np.cumsum(sizes) - sizes
+    return np.concatenate([starts[p] + np.arange(sizes[p]) for p in pairs])
 
 
 @pytest.mark.parametrize("spin", list(Spin))
