@@ -224,7 +224,7 @@ def calculation_from_file(path: Path, structure: AtomicStructure, basis: Orbital
                 return calculation
             differences.append(f"{name}: {difference}")
     raise PhysicsError(
-        f"{path}: no overlap or H0 for this structure; it must have the same atoms in the same order within {SAME_PLACE} A. "
+        f"{path}: no overlap or H0 for this structure; it must have the same atoms in order within {SAME_PLACE} A. "
         + "; ".join(differences[:3])
     )
 
