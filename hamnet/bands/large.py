@@ -21,8 +21,8 @@ from hamnet.errors import ConfigError, PhysicsError
 
 FloatArray = NDArray[np.float64]
 Say = Callable[[str], None]
-SPARE = 1.25
-"""States computed over those asked for: bands cross the window's ends, and only whole bands are kept."""
+SPARE = 1.3, 8
+"""States computed for n bands: 1.3 n + 8, since bands cross the window's ends and only whole bands are kept."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def window_bands(
     if calculation.hamiltonian is None:
         raise PhysicsError("this calculation has no Hamiltonian (overlap only): bands need H and S")
     solver = make_eigensolver(calculation, settings.engine, settings.threads, project_overlap)
-    wanted = min(round(SPARE * (settings.n_bands or solver.n_rows)), solver.n_rows)
+    wanted = min(round(SPARE[0] * (settings.n_bands or solver.n_rows)) + SPARE[1], solver.n_rows)
     jobs = tell_need(solver, path.kpoints, wanted, settings, on_line)
     level = level_of(calculation, solver, on_line)
     centre = _centre(settings.around, level)
