@@ -225,7 +225,7 @@ def _images(out: OutFile, structure: AtomicStructure) -> Images:
     ours, theirs = out.images["KS"], out.images["S"]
     if not ours and not theirs:
         if structure.is_periodic:
-            folded = "BRILLOUIN| K-point scheme" not in out.settings
+            folded = not any(key.startswith("BRILLOUIN|") for key in out.settings)
             raise FormatError(f"{out.path}: {GAMMA_ONLY if folded else NO_IMAGES}")
         return {0: (0, 0, 0)}
     if ours != theirs:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hamnet.cli import app
 from hamnet.core.spin import Spin
-from hamnet.errors import ConvergenceError
+from hamnet.errors import ConvergenceError, PhysicsError
 from hamnet.testing import ReaderContract, eigenvalues_at
 from hamnet_preprocess.check_spectra import count_electrons
 from hamnet_preprocess.cp2k import CP2KReader
@@ -189,3 +189,13 @@ def test_electrons_are_counted_on_the_mesh_that_cp2k_used():
     """Monkhorst and Pack's 4x4x4 does not hold Gamma; on the one that does aluminium has 3.16 electrons."""
     found = calculation("al")
     assert count_electrons(found) == pytest.approx(3, abs=1e-4)  # the Fermi level comes from the same sum
+
+
+def test_a_reference_with_more_bands_is_an_error(tmp_path):
+    output = tmp_path / "b"
+    result = CliRunner().invoke(
+        app, ["bands", str(run("al")), "--compare", str(run("si") / "si.bs"), "-o", str(output)]
+    )
+    assert result.exit_code == 1
+    assert isinstance(result.exception, PhysicsError)
+    assert "the reference has 8 bands, the calculation 4" in str(result.exception)
