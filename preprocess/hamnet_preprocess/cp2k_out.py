@@ -95,7 +95,7 @@ class OutFile:
     @property
     def kmesh(self) -> tuple[int, int, int] | None:
         """Counts of the k-point grid, 1 x 1 x 1 for SCHEME GAMMA; None for a list of k-points or none."""
-        if any(key.startswith("BRILLOUIN|") and "Gamma-point calculation" in key for key in self.settings):
+        if self.settings.get("BRILLOUIN|") == "Gamma-point calculation":
             return 1, 1, 1
         words = self.settings.get("BRILLOUIN| K-Point grid", "").split()
         return (int(words[0]), int(words[1]), int(words[2])) if len(words) == 3 else None

@@ -199,3 +199,11 @@ def test_a_reference_with_more_bands_is_an_error(tmp_path):
     assert result.exit_code == 1
     assert isinstance(result.exception, PhysicsError)
     assert "the reference has 8 bands, the calculation 4" in str(result.exception)
+
+
+def test_scheme_gamma_is_a_mesh_of_one(tmp_path):
+    folder = spoiled("h_spin", tmp_path)
+    out = (folder / "cp2k.out").read_text()
+    grid = next(line for line in out.splitlines() if "K-Point grid" in line)
+    (folder / "cp2k.out").write_text(out.replace(grid, f" BRILLOUIN|{'Gamma-point calculation':>69}"))
+    assert CP2KReader().read(folder).kmesh == (1, 1, 1)
