@@ -248,7 +248,8 @@ def check_run(folder: Path) -> str:
         steps = re.findall(r"^ +\d+ \S+ +\S+ +[\d.]+ +(\S+) +-?\d+\.\d+ +\S+$", text, re.MULTILINE)
         last = f" (last convergence {steps[-1]})" if steps else ""
         raise ConvergenceError(
-            f"CP2K's SCF did not converge in {folder}{last}: give --smearing 500 or --monkhorst-pack where the gap is small, else raise --max-scf"
+            f"CP2K's SCF did not converge in {folder}{last}: give --smearing 500 or --monkhorst-pack where the gap is "
+            "small, else raise --max-scf"
         )
     if "SCF run converged" not in text:
         raise FormatError(f"cp2k.out in {folder} says nothing of a converged SCF: is RUN_TYPE in the template ENERGY?")
