@@ -220,3 +220,14 @@ def test_choice_of_solver(cells: dict) -> None:
         make_eigensolver(cells[Spin.NONE], "magic")
     with pytest.raises(ConfigError, match="--engine dense"):
         make_eigensolver(cells[Spin.NONE], "superlu", project_overlap=1e-6)
+
+
+def test_states_of_a_supercell_are_the_folded_ones() -> None:
+    small = OpenMXReader().read(golden("openmx/graphene"))
+    window = SparseEigensolver(supercell(small, (5, 4, 1))).window(GENERAL * [1, 1, 0], small.fermi_energy, 16)[0]
+    primitive = DenseEigensolver(small)
+    folded = [
+        primitive.all_energies((GENERAL * [1, 1, 0] + [i, j, 0]) / [5, 4, 1])[0] for i in range(5) for j in range(4)
+    ]
+    wanted = np.sort(np.concatenate(folded))[window.first : window.first + len(window.energies)]
+    np.testing.assert_allclose(window.energies, wanted, atol=1e-9)  # eV, as promised
