@@ -89,7 +89,9 @@ class TrainingConfig(_Section):
     epochs: Annotated[int, Field(ge=1)] = 1000
     """Largest number of passes over the training part."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock budget of the fit in minutes; null: no limit. With one, the learning rate follows the clock."""
+    """Budget of the fit in minutes; null: no limit. With one, the learning rate follows the clock."""
+    clock: Literal["wall", "process"] = "wall"
+    """What max_minutes counts: time on the wall, or processor time of the process, comparable on a shared machine."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Structures per step; null: 1, unless `batch_pairs` is given."""
     batch_pairs: Annotated[int, Field(ge=1)] | None = None

@@ -132,24 +132,24 @@ class HamiltonianModel(torch.nn.Module):
         return values if bool((signs > 0).all()) else torch.where(batch.reversed[:, None], values * signs, values)
 
     def _values(self, batch: GraphBatch, nodes: torch.Tensor) -> torch.Tensor:
-        """Blocks of one pair of each reverse couple, group after group."""
-        on_site = self.on_site_features(nodes)
-        parts: dict[int, torch.Tensor] = {}
+        """Blocks of one pair of each reverse couple, group after group; heads compute in the network's own type."""
+        on_site = self.on_site_features(nodes).to(self.dtype)
         hops = [(k, group) for k, group in enumerate(batch.groups) if not group.on_site]
-        for k, group in enumerate(batch.groups):
-            if group.on_site:
-                blocks = self._readout(group)(on_site[batch.pair_i[group.pairs]])
-                parts[k] = self._symmetrised(blocks, int(self.basis.n_orbitals[group.species_i]))
+        parts: dict[int, torch.Tensor] = {}
+        with torch.autocast(nodes.device.type, enabled=False):
+            for k, group in enumerate(batch.groups):
+                if group.on_site:
+                    blocks = self._readout(group)(on_site.index_select(0, batch.pair_i[group.pairs]))
+                    parts[k] = self._symmetrised(blocks, int(self.basis.n_orbitals[group.species_i]))
         if hops:
-            pairs = torch.cat([group.pairs for _, group in hops])
-            features, frames, distance = self._pairs(batch, nodes, pairs)
-            start = 0
-            for k, group in hops:
-                part = slice(start, start + len(group.pairs))
-                readout = self._readout(group)
-                matrix = frames.matrix(readout.lmax)[part]
-                parts[k] = readout({s: f.part(part) for s, f in features.items()}, matrix, distance[part])
-                start = part.stop
+            sizes = [len(group.pairs) for _, group in hops]
+            features, frames, distance = self._pairs(batch, nodes, torch.cat([group.pairs for _, group in hops]))
+            own = {sector: f.to(self.dtype).split(sizes) for sector, f in features.items()}
+            with torch.autocast(nodes.device.type, enabled=False):
+                for n, ((k, group), length) in enumerate(zip(hops, torch.split(distance, sizes), strict=True)):
+                    readout = self._readout(group)
+                    matrix = torch.split(frames.matrix(readout.lmax), sizes)[n]
+                    parts[k] = readout({sector: f[n] for sector, f in own.items()}, matrix, length)
         return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
 
     def _pairs(

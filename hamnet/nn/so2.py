@@ -57,10 +57,19 @@ class O2Features:
         doublets = tuple((a * f, b * f) for (a, b), f in zip(self.doublets, split[2:], strict=True))
         return O2Features(singlets, doublets)
 
-    def part(self, edges: slice) -> O2Features:
-        """Features of some of the edges."""
-        singlets = (self.singlets[0][edges], self.singlets[1][edges])
-        return O2Features(singlets, tuple((a[edges], b[edges]) for a, b in self.doublets))
+    def to(self, dtype: torch.dtype) -> O2Features:
+        """The same features in another floating type."""
+        singlets = (self.singlets[0].to(dtype), self.singlets[1].to(dtype))
+        return O2Features(singlets, tuple((a.to(dtype), b.to(dtype)) for a, b in self.doublets))
+
+    def split(self, sizes: list[int]) -> list[O2Features]:
+        """Features of consecutive runs of edges; split at once, since each slice would cost a whole gradient."""
+        singlets = [torch.split(s, sizes) for s in self.singlets]
+        doublets = [(torch.split(a, sizes), torch.split(b, sizes)) for a, b in self.doublets]
+        return [
+            O2Features((singlets[0][k], singlets[1][k]), tuple((a[k], b[k]) for a, b in doublets))
+            for k in range(len(sizes))
+        ]
 
 
 def frame_layout(layout: FeatureLayout, grade: int, mmax: int) -> O2Layout:
