@@ -77,7 +77,7 @@ def window_bands(
     solver = make_eigensolver(calculation, settings.engine, settings.threads, project_overlap)
     wanted = min(round(SPARE[0] * (settings.n_bands or solver.n_rows)) + SPARE[1], solver.n_rows)
     jobs = tell_need(solver, path.kpoints, wanted, settings, on_line)
-    level = level_of(calculation, solver, on_line)
+    level = level_of(calculation, solver, folder, on_line)
     centre = _centre(settings.around, level)
     vectors = project != "none"
     spin = calculation.hamiltonian.spin
@@ -121,16 +121,26 @@ def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: 
 
 
 def level_of(
-    calculation: Calculation, solver: Eigensolver, on_line: Say, n_electrons: float | None = None
+    calculation: Calculation, solver: Eigensolver, folder: Path, on_line: Say, n_electrons: float | None = None
 ) -> FermiLevel | None:
-    """The calculation's Fermi level, else (or for another number of electrons) one by counting; None without any."""
+    """The calculation's Fermi level, else (or for another number of electrons) one by counting; None without any.
+
+    What was counted is kept in the folder, so that a run that resumes need not count again.
+    """
     if calculation.fermi_energy is not None and n_electrons is None:
         return FermiLevel(calculation.fermi_energy, "given by the calculation")
     count = n_electrons or electrons(calculation)
     if count is None:
         return None
-    on_line("no Fermi level is given: counting states")
-    return fermi_by_counting(calculation, solver, count, on_line=on_line)
+
+    def task(_: int) -> Arrays:
+        """Count."""
+        on_line("no Fermi level is given: counting states")
+        level = fermi_by_counting(calculation, solver, count, on_line=on_line)
+        return {"energy": np.array(level.energy), "method": np.array(level.method)}
+
+    found = run_kpoints(task, 1, folder / "fermi", fingerprint(calculation, "fermi", count))[0]
+    return FermiLevel(float(found["energy"]), str(found["method"]))
 
 
 def _centre(around: str, level: FermiLevel | None) -> float:

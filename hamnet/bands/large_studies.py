@@ -149,7 +149,7 @@ def study_dos(
     method = how.method if how.method != "auto" else "moments" if sparse else "states"
     kpoints, weights = _mesh(calculation, settings.mesh)
     jobs = tell_need(solver, kpoints, 16, large, on_line)
-    level = level_of(calculation, solver, on_line, settings.n_electrons)
+    level = level_of(calculation, solver, output / "kpoints", on_line, settings.n_electrons)
     if level is None:
         raise PhysicsError("no Fermi level to place the window: give --electrons")
     output.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def study_unfold(
     wanted = min(large.n_bands or solver.n_rows, solver.n_rows)
     kpath = band_path(primitive, path, points)
     jobs = tell_need(solver, kpath.kpoints, wanted, large, on_line)
-    level = level_of(calculation, solver, on_line)
+    level = level_of(calculation, solver, output / "kpoints", on_line)
     if level is None:
         raise PhysicsError("no Fermi level: neither it nor the number of electrons is known")
     output.mkdir(parents=True, exist_ok=True)
