@@ -2,7 +2,8 @@
 
     python benchmarks/water.py water_pbe_def2svp.npz -o OUT [--minutes 5] [--baseline reference] [--json]
 
-The target is F less the baseline; reference: F0 of the minao guess. One thread. A step whose output is there is not run
+The target is F less the baseline; reference: F0 of the minao guess. One thread; minutes are processor time.
+A step whose output is there is not run
 again; one dated JSON row.
 """
 
@@ -74,6 +75,7 @@ def main() -> None:
         hamnet(
             "train", CONFIG, f"data.store={out / 'water.h5'}", f"data.split={out / 'split.json'}",
             f"training.output={run}", f"training.max_minutes={options.minutes}", "training.threads=1",
+            "training.clock=process",
             f"network.baseline={options.baseline}",
         )  # fmt: skip
     row = hamnet("evaluate", run / "model.ckpt", out / "water.h5", "--split", out / "split.json", "-o", run / "test")
