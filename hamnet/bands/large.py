@@ -13,7 +13,7 @@ from hamnet.bands.band_structure import BandStructure, electrons
 from hamnet.bands.fermi import FermiLevel
 from hamnet.bands.fermi_counts import fermi_by_counting
 from hamnet.bands.kpath import KPath
-from hamnet.bands.kpoint_runs import Arrays, fingerprint, processes, run_kpoints
+from hamnet.bands.kpoint_runs import Arrays, Task, fingerprint, processes, run_kpoints
 from hamnet.bands.solvers import Eigensolver, make_eigensolver
 from hamnet.bands.weights import populations, projection_groups
 from hamnet.core.calculation import Calculation
@@ -78,33 +78,41 @@ def window_bands(
     wanted = min(round(SPARE[0] * (settings.n_bands or solver.n_rows)) + SPARE[1], solver.n_rows)
     jobs = tell_need(solver, path.kpoints, wanted, settings, on_line)
     level = level_of(calculation, solver, folder, on_line)
-    centre = _centre(settings.around, level)
-    vectors = project != "none"
-    spin = calculation.hamiltonian.spin
+    centre = centre_of(settings.around, level)
     groups: tuple[str, ...] = ()
-    table = np.zeros((0, 0))
-    if vectors:
+    table = None
+    if project != "none":
+        spin = calculation.hamiltonian.spin
         groups, table = projection_groups(calculation.basis, calculation.structure.species, spin, project)
-
-    def task(n: int) -> Arrays:
-        """States at one k-point."""
-        window = solver.window(path.kpoints[n], centre, wanted, vectors=vectors, certify=settings.certify)
-        arrays: Arrays = {"residual": np.array([channel.residual for channel in window])}
-        for s, channel in enumerate(window):
-            below = int((channel.energies < centre).sum())
-            arrays[f"first{s}"] = np.array(-below if channel.first is None else channel.first)
-            arrays[f"energies{s}"] = channel.energies
-            if channel.vectors is not None and channel.overlap_vectors is not None:
-                arrays[f"weights{s}"] = populations(channel.vectors, channel.overlap_vectors, table)
-        return arrays
-
-    key = fingerprint(calculation, path.kpoints.tobytes(), wanted, centre, vectors and project, settings.certify)
+    task = _window_task(solver, path.kpoints, centre, wanted, table, settings.certify)
+    marks = wanted, centre, project, project_overlap, settings.certify
+    key = fingerprint(calculation, path.kpoints.tobytes(), *marks)
     results = run_kpoints(task, len(path.kpoints), folder, key, jobs, on_line)
     worst = max(float(r["residual"].max()) for r in results)
     certified = settings.certify or not hasattr(solver, "prove_overlap")
     proof = "counting proves that none is missed" if certified else "not certified: indices count from the centre"
     on_line(f"states at {len(results)} k-points, largest residual {worst:.1e} eV; {proof}")
     return _assemble(calculation, path, results, solver.n_channels, settings.n_bands, level, groups, on_line)
+
+
+def _window_task(
+    solver: Eigensolver, kpoints: FloatArray, centre: float, wanted: int, table: FloatArray | None, certify: bool
+) -> Task:
+    """k index -> energies, index of the first state and residual of each channel; weights where a table is given."""
+
+    def task(n: int) -> Arrays:
+        """States at one k-point."""
+        window = solver.window(kpoints[n], centre, wanted, vectors=table is not None, certify=certify)
+        arrays: Arrays = {"residual": np.array([channel.residual for channel in window])}
+        for s, channel in enumerate(window):
+            below = int((channel.energies < centre).sum())
+            arrays[f"first{s}"] = np.array(-below if channel.first is None else channel.first)
+            arrays[f"energies{s}"] = channel.energies
+            if table is not None and channel.vectors is not None and channel.overlap_vectors is not None:
+                arrays[f"weights{s}"] = populations(channel.vectors, channel.overlap_vectors, table)
+        return arrays
+
+    return task
 
 
 def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: LargeSettings, on_line: Say) -> int:
@@ -143,7 +151,17 @@ def level_of(
     return FermiLevel(float(found["energy"]), str(found["method"]))
 
 
-def _centre(around: str, level: FermiLevel | None) -> float:
+def centre_of(around: str, level: FermiLevel | None) -> float:
+    """Energy in eV that a window of states lies about.
+
+    Args:
+        around: "fermi", or an energy in eV.
+        level: the Fermi level, if there is one.
+
+    Raises:
+        ConfigError: `around` is neither.
+        PhysicsError: the Fermi level is asked for and unknown.
+    """
     if around.strip().lower() != "fermi":
         try:
             return float(around)

@@ -17,9 +17,9 @@ from hamnet.bands.dos import DensityOfStates, DosTask, dos_by_counts, dos_by_mom
 from hamnet.bands.fermi import divided_mesh, fermi_mesh, has_time_reversal
 from hamnet.bands.fermi_counts import fermi_by_counting
 from hamnet.bands.kpath import band_path
-from hamnet.bands.large import LargeSettings, level_of, tell_need
+from hamnet.bands.large import LargeSettings, centre_of, level_of, tell_need
 from hamnet.bands.plot_spectra import plot_dos, plot_unfolded
-from hamnet.bands.solvers import SparseEigensolver, make_eigensolver
+from hamnet.bands.solvers import Eigensolver, SparseEigensolver, make_eigensolver
 from hamnet.bands.unfold import UnfoldedBands, unfold_bands
 from hamnet.core.calculation import Calculation
 from hamnet.core.structure import AtomicStructure
@@ -138,17 +138,9 @@ def study_dos(
         ConfigError: a method that does not exist.
         PhysicsError: method and engine do not fit, or there is no Fermi level for the window.
     """
-    if how.method not in DOS_METHODS:
-        raise ConfigError(f"--method {how.method!r}: expected one of {', '.join(DOS_METHODS)}")
-    large = settings.large
-    engine = {"states": "dense"}.get(how.method, large.engine)
-    solver = make_eigensolver(calculation, engine, large.threads)
-    sparse = isinstance(solver, SparseEigensolver)
-    if how.method == "moments" and not sparse and engine == "auto":
-        solver, sparse = SparseEigensolver(calculation, engine, large.threads), True
-    method = how.method if how.method != "auto" else "moments" if sparse else "states"
+    solver, method = _dos_solver(calculation, settings.large, how.method)
     kpoints, weights = _mesh(calculation, settings.mesh)
-    jobs = tell_need(solver, kpoints, 16, large, on_line)
+    jobs = tell_need(solver, kpoints, 16, settings.large, on_line)
     level = level_of(calculation, solver, output / "kpoints", on_line, settings.n_electrons)
     if level is None:
         raise PhysicsError("no Fermi level to place the window: give --electrons")
@@ -165,19 +157,32 @@ def study_dos(
     plot_dos(dos, output / "dos.png")
     _write_dos(dos, output / "dos.csv")
     held = float(np.interp(level.energy, energies, dos.integrated.sum(axis=0)))
+    count = settings.n_electrons or electrons(calculation)
     figures = {
         "method": dos.method,
         "fermi_eV": level.energy,
         "electrons_below_fermi": held,
-        "electrons": electrons(calculation),
+        "electrons": count,
         "files": {"png": str(output / "dos.png"), "csv": str(output / "dos.csv")},
     }
     lines = (
         f"density of states: {dos.method}",
-        f"{held:.3f} electrons below the Fermi level {level.energy:.4f} eV; the cell has {electrons(calculation)}",
+        f"{held:.3f} electrons below the Fermi level {level.energy:.4f} eV; the cell has {count}",
         f"written: {output / 'dos.png'}, {output / 'dos.csv'}",
     )
     return Report(lines, figures)
+
+
+def _dos_solver(calculation: Calculation, large: LargeSettings, method: str) -> tuple[Eigensolver, str]:
+    """The solver that a method needs, and the method that "auto" stands for with it."""
+    if method not in DOS_METHODS:
+        raise ConfigError(f"--method {method!r}: expected one of {', '.join(DOS_METHODS)}")
+    solver = make_eigensolver(calculation, "dense" if method == "states" else large.engine, large.threads)
+    if method == "moments" and large.engine == "auto" and not isinstance(solver, SparseEigensolver):
+        solver = SparseEigensolver(calculation, large.engine, large.threads)
+    if method == "auto":
+        method = "moments" if isinstance(solver, SparseEigensolver) else "states"
+    return solver, method
 
 
 def study_unfold(
@@ -202,26 +207,29 @@ def study_unfold(
         on_line: told what is expected and how far it is.
 
     Raises:
-        PhysicsError: the cells do not fit, or there is no Fermi level.
+        PhysicsError: the cells do not fit, or there is no Fermi level for the states to lie about.
+        ConfigError: `large.around` is neither "fermi" nor an energy.
     """
     large = large or LargeSettings()
     solver = make_eigensolver(calculation, large.engine, large.threads)
     wanted = min(large.n_bands or solver.n_rows, solver.n_rows)
     kpath = band_path(primitive, path, points)
     jobs = tell_need(solver, kpath.kpoints, wanted, large, on_line)
-    level = level_of(calculation, solver, output / "kpoints", on_line)
-    if level is None:
-        raise PhysicsError("no Fermi level: neither it nor the number of electrons is known")
-    output.mkdir(parents=True, exist_ok=True)
-    centre = level.energy if large.around == "fermi" else float(large.around)
     folder = output / "kpoints"
+    level = level_of(calculation, solver, folder, on_line)
+    centre = centre_of(large.around, level)
+    output.mkdir(parents=True, exist_ok=True)
     bands = unfold_bands(calculation, primitive, kpath, solver, centre, wanted, folder, jobs, large.certify, on_line)
-    bands = replace(bands, fermi_energy=level.energy)
+    bands = replace(bands, fermi_energy=None if level is None else level.energy)
     plot_unfolded(bands, output / "unfolded.png", window)
     _write_unfolded(bands, output / "unfolded.csv")
+    return _unfold_report(bands, wanted, output)
+
+
+def _unfold_report(bands: UnfoldedBands, wanted: int, output: Path) -> Report:
     sharp = float(np.mean([np.nanmax(w) for w in bands.weights]))
     figures = {
-        "kpoints": len(kpath.kpoints),
+        "kpoints": len(bands.path.kpoints),
         "states": wanted,
         "primitive_cells": bands.sites.n_cells,
         "missing_sites": bands.sites.n_missing,

@@ -128,6 +128,7 @@ def _show(add_task: Callable[..., int], update: Callable[..., None]) -> Callable
     bar: list[int] = []
 
     def on_event(event: Event) -> None:
+        """Move the bar, which is drawn once the number of sources is known."""
         if not bar:
             bar.append(add_task("reading", total=event.total))
         update(bar[0], completed=event.done)

@@ -102,6 +102,7 @@ class _Demo:
         self.on_line(f"\n$ {command}")
 
     def preprocess(self) -> None:
+        """Read both folders of DFT output into data.h5 and test.h5."""
         from hamnet_preprocess.collect import collect
 
         out = self.output
@@ -112,6 +113,11 @@ class _Demo:
             self.result.figures[f"read_{folder}"] = done.read
 
     def check(self) -> None:
+        """Hold the training data to physics.
+
+        Raises:
+            PhysicsError: a check fails.
+        """
         from hamnet_preprocess.checks import check_file
 
         self._show(f"hamnet check {self.output}/data.h5")
@@ -122,6 +128,7 @@ class _Demo:
             raise PhysicsError(f"{bad[0].source}: {bad[0].check}: {bad[0].message}")
 
     def train(self, minutes: float, progress: bool) -> None:
+        """Train on data.h5 for so many minutes into run/."""
         from hamnet.config import load_config
         from hamnet.train.run import train
 
@@ -141,6 +148,7 @@ class _Demo:
         ).figures
 
     def evaluate(self) -> None:
+        """Errors on the structure that was not trained on."""
         from hamnet.train.evaluation import evaluate
         from hamnet.train.run import summary
 
@@ -151,6 +159,7 @@ class _Demo:
         self.result.figures["evaluate"] = figures
 
     def predict(self) -> None:
+        """Predict H of the primitive cell from its POSCAR."""
         from hamnet.predict.batch import predict_files
 
         out = self.output
@@ -160,6 +169,7 @@ class _Demo:
         self.result.figures["predict"] = {"seconds": done.seconds, "pairs": done.pairs}
 
     def bands(self) -> None:
+        """Bands of the prediction beside those that OpenMX printed."""
         from hamnet.bands.study import StudySettings, study_bands
         from hamnet_preprocess.openmx_band import read_band
         from hamnet_preprocess.sources import open_source

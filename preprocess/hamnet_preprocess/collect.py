@@ -41,6 +41,14 @@ class Event:
     total: int
 
 
+@dataclass(frozen=True)
+class _Task:
+    source: Path
+    name: str
+    fingerprint: str
+    n_bytes: int
+
+
 @dataclass
 class CollectResult:
     """Figures of one run."""
@@ -62,6 +70,20 @@ class CollectResult:
         return len(self.failures)
 
     @property
+    def done(self) -> int:
+        """Sources dealt with so far."""
+        return self.read + self.skipped + self.failed
+
+    def note(self, task: _Task, calculation: Calculation | None, reason: str) -> None:
+        """Count one source: as failed where there is a reason, else as read."""
+        if reason:
+            self.failures.append((str(task.source), reason))
+            return
+        self.read += 1
+        self.n_bytes += task.n_bytes
+        self.overlap_only += calculation is not None and calculation.hamiltonian is None
+
+    @property
     def megabytes_per_second(self) -> float:
         """DFT output read per second of wall time, in 10^6 bytes."""
         return self.n_bytes / 1e6 / self.seconds if self.seconds > 0 else 0.0
@@ -79,14 +101,6 @@ class Refinement:
 
     name: str
     apply: Callable[[Calculation], Calculation]
-
-
-@dataclass(frozen=True)
-class _Task:
-    source: Path
-    name: str
-    fingerprint: str
-    n_bytes: int
 
 
 def collect(
@@ -132,14 +146,8 @@ def collect(
                 tell(Event("skipped", str(task.source), "", result.skipped, len(tasks)))
         for task, calculation, reason in _read_all(_Reading(reader_name, allow_unconverged, refinement), waiting, jobs):
             reason = reason or _keep(writer, task, calculation)
-            if reason:
-                result.failures.append((str(task.source), reason))
-            else:
-                result.read += 1
-                result.n_bytes += task.n_bytes
-                result.overlap_only += calculation is not None and calculation.hamiltonian is None
-            done = result.read + result.skipped + result.failed
-            tell(Event("failed" if reason else "read", str(task.source), reason, done, len(tasks)))
+            result.note(task, calculation, reason)
+            tell(Event("failed" if reason else "read", str(task.source), reason, result.done, len(tasks)))
         if not writer.names:
             writer.discard()  # a store without a calculation has no basis; the failures say why
     result.seconds = time.perf_counter() - started
