@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
@@ -34,15 +34,16 @@ class Reporter:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-ready copy: arrays become lists, numbers that are not finite become null."""
+    """JSON-ready copy: arrays become lists, numbers that are not finite become null.
+
+    NumPy's arrays and numbers are known by their `tolist`: importing NumPy would make every --help slower.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(entry) for entry in value]
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -17,7 +17,9 @@ NameOption = Annotated[str | None, typer.Option(help="Which calculation of a sto
 IndexOption = Annotated[int | None, typer.Option(help="Which calculation of a store, from 0.")]
 EngineOption = Annotated[str, typer.Option(help="auto, dense, pardiso (wheel mkl) or superlu.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of each process.", min=1)]
-JobsOption = Annotated[int, typer.Option(help="k-points side by side; 0: as many as fit into memory.", min=0)]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", help="k-points side by side; 0: as many as fit into memory.", min=0)
+]
 CertifyOption = Annotated[bool, typer.Option("--certify/--no-certify", help="Prove by counts that no state is missed.")]
 MeshOption = Annotated[str | None, typer.Option(help='k mesh as "3,3,1"; chosen from the cell if not given.')]
 ElectronsOption = Annotated[float | None, typer.Option(help="Electrons in the cell, where the file does not say.")]

@@ -112,17 +112,14 @@ def convert(
     target = TARGETS[to]
     places = _places(opened, output, target)
     result = ConvertResult(output)
-    for (name, read), place in zip(opened, places, strict=True):
-        try:
-            figures = write_whole(target, read(), place)
-        except HamnetError as error:
-            if len(opened) == 1:
-                raise
-            result.failures.append((name, f"{type(error).__name__}: {error}"))
-            tell(f"failed: {name}: {error}")
-            continue
-        result.written.append((name, place, figures))
+
+    def write(_: str, calculation: Calculation, place: Path) -> Figures:
+        """Write one calculation and say where it is."""
+        figures = write_whole(target, calculation, place)
         tell(f"wrote {', '.join(figures['files'])}" + (f": {figures['remark']}" if figures["remark"] else ""))
+        return figures
+
+    _write_each(write, opened, places, result, tell)
     return result
 
 
@@ -200,7 +197,13 @@ def _to_store(opened: Opened, output: Path, tell: Callable[[str], None]) -> Conv
     scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
         with StoreWriter(scratch / output.name) as writer:
-            _fill(writer.add, opened, result, tell)
+
+            def add(name: str, calculation: Calculation, _: Path) -> Figures:
+                """Add one calculation to the store."""
+                writer.add(name, calculation)
+                return {}
+
+            _write_each(add, opened, [output] * len(opened), result, tell)
             if not result.written:
                 writer.discard()
         if result.written:
@@ -211,19 +214,21 @@ def _to_store(opened: Opened, output: Path, tell: Callable[[str], None]) -> Conv
     return result
 
 
-def _fill(
-    add: Callable[[str, Calculation], None],
-    opened: Sequence[tuple[str, Callable[[], Calculation]]],
+def _write_each(
+    write: Callable[[str, Calculation, Path], Figures],
+    opened: Opened,
+    places: Sequence[Path],
     result: ConvertResult,
     tell: Callable[[str], None],
 ) -> None:
-    for name, read in opened:
+    """Read and write one calculation after the other; one of several that fails is told and left out."""
+    for (name, read), place in zip(opened, places, strict=True):
         try:
-            add(name, read())
+            figures = write(name, read(), place)
         except HamnetError as error:
             if len(opened) == 1:
                 raise
             result.failures.append((name, f"{type(error).__name__}: {error}"))
             tell(f"failed: {name}: {error}")
             continue
-        result.written.append((name, result.output, {}))
+        result.written.append((name, place, figures))
