@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from hamnet.bands.band_structure import BandStructure, rows
+from hamnet.core.files import whole_file
 
 
 def write_csv(bands: BandStructure, path: Path) -> None:
@@ -18,29 +17,20 @@ def write_csv(bands: BandStructure, path: Path) -> None:
     header = ["spin", "k_index", "distance_1_per_A", "k1", "k2", "k3", "band", "energy_eV", "energy_minus_fermi_eV"]
     header += [f"weight_{name.replace(' ', '_')}" for name in bands.groups]
 
-    def write(target: Path) -> None:
-        """Fill the file under its temporary name."""
-        with target.open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(header)
-            for s, k, n, energy in rows(bands):
-                place = [f"{bands.path.distances[k]:.8f}", *(f"{x:.10f}" for x in bands.path.kpoints[k])]
-                relative = "" if bands.fermi_energy is None else f"{energy - bands.fermi_energy:.9f}"
-                weights = [] if bands.weights is None else [f"{w:.6f}" for w in bands.weights[s, k, n]]
-                table.writerow([s, k, *place, bands.first_band + n, f"{energy:.9f}", relative, *weights])
-
-    _whole(path, write)
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for s, k, n, energy in rows(bands):
+            place = [f"{bands.path.distances[k]:.8f}", *(f"{x:.10f}" for x in bands.path.kpoints[k])]
+            relative = "" if bands.fermi_energy is None else f"{energy - bands.fermi_energy:.9f}"
+            weights = [] if bands.weights is None else [f"{w:.6f}" for w in bands.weights[s, k, n]]
+            table.writerow([s, k, *place, bands.first_band + n, f"{energy:.9f}", relative, *weights])
 
 
 def write_h5(bands: BandStructure, path: Path) -> None:
     """Arrays with their units as attributes; `read` them with any HDF5 program."""
-
-    def write(target: Path) -> None:
-        """Fill the file under its temporary name."""
-        with h5py.File(target, "w") as file:
-            _fill(file, bands)
-
-    _whole(path, write)
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        _fill(file, bands)
 
 
 def _fill(file: h5py.File, bands: BandStructure) -> None:
@@ -74,9 +64,3 @@ def _fill(file: h5py.File, bands: BandStructure) -> None:
     if bands.weights is not None:
         put("weights", bands.weights, "", "(n_spin, n_k, n_bands, n_groups), Mulliken, sum 1")
         put("weight_groups", np.array(bands.groups, dtype=h5py.string_dtype()), "", "names of the groups")
-
-
-def _whole(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)

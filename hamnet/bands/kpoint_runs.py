@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hamnet.bands.eigen import available_memory
 from hamnet.core.calculation import Calculation
+from hamnet.core.files import whole_file
 
 Arrays = dict[str, NDArray[Any]]
 Task = Callable[[int], Arrays]
@@ -113,6 +114,5 @@ def _read(path: Path, key: str) -> Arrays | None:
 
 
 def _write(path: Path, key: str, result: Arrays) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(temporary, key=np.array(key), **result)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        np.savez(temporary, key=np.array(key), **result)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from hamnet.bands.plot_spectra import plot_dos, plot_unfolded
 from hamnet.bands.solvers import Eigensolver, SparseEigensolver, make_eigensolver
 from hamnet.bands.unfold import UnfoldedBands, unfold_bands
 from hamnet.core.calculation import Calculation
+from hamnet.core.files import whole_file
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError, PhysicsError
 
@@ -271,9 +271,7 @@ def _write_unfolded(bands: UnfoldedBands, path: Path) -> None:
 
 
 def _write_table(path: Path, header: list[str], rows: list[list[float]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(header)
         table.writerows([[f"{x:.9g}" for x in row] for row in rows])
-    os.replace(temporary, path)

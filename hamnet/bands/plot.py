@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamnet.bands.band_structure import BandStructure
 from hamnet.bands.kpath import KPath
+from hamnet.core.files import whole_file
 from hamnet.core.reference import ReferenceBands
 
 FloatArray = NDArray[np.float64]
@@ -70,9 +70,8 @@ def plot_bands(
             axes.set_title(title, fontsize=11.5, pad=9)
         if axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside lower center", ncols=4)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format="png")
 
 
 def _shown(bands: BandStructure, zero: float, window: tuple[float | None, float | None]) -> tuple[float, float]:

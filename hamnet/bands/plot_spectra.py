@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from hamnet.bands.dos import DensityOfStates
 from hamnet.bands.plot import ABOVE, BELOW, SPIN_COLOURS, STYLE, k_ticks
 from hamnet.bands.unfold import UnfoldedBands
+from hamnet.core.files import whole_file
 
 FloatArray = NDArray[np.float64]
 GRID = 400
@@ -106,6 +106,5 @@ def _finish(figure: Any, axes: Any, path: Path, title: str) -> None:
         axes.set_title(title, fontsize=11.5, pad=9)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9.5)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=200)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)

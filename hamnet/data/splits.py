@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hamnet.core.files import whole_file
 from hamnet.errors import ConfigError
 
 PARTS = ("train", "validation", "test")
@@ -56,10 +56,8 @@ class Split:
 
     def write(self, path: str | Path) -> None:
         """JSON file {"train": [names], "validation": [...], "test": [...]}."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def random_split(names: Sequence[str], validation: float, test: float, seed: int = 0) -> Split:

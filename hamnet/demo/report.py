@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hamnet.core.files import whole_file
 
 if TYPE_CHECKING:
     from hamnet.demo.script import DemoResult
@@ -53,9 +54,8 @@ def write_report(result: DemoResult, quick: bool) -> Path:
         "",
     ]
     target = result.output / "report.md"
-    temporary = target.with_name(".report.md.part")
-    temporary.write_text("\n".join(lines), encoding="utf-8")
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
     return target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
+from hamnet.core.files import whole_file
 from hamnet.core.pairs import PairList
 from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
@@ -162,9 +162,8 @@ def write_spread(path: Path, spreads: Mapping[str, tuple[PairList, FloatArray]])
     for k, (pairs, spread) in enumerate(spreads.values()):
         arrays[f"{k}/pairs"] = np.column_stack((pairs.i, pairs.j, pairs.cell_shift))
         arrays[f"{k}/spread"] = spread
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def spread_path(store: Path) -> Path:

@@ -5,7 +5,6 @@ What the user gives stands; the rest is chosen here. The numbers to tune stand i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from hamnet.config import Config, NetworkConfig
 from hamnet.core.basis import OrbitalBasis
+from hamnet.core.files import whole_file
 from hamnet.nn.dataset import StoreCollection
 from hamnet.train.fitting import pair_counts
 
@@ -129,7 +129,6 @@ def _block_size(basis: OrbitalBasis) -> float:
 def write_config(path: Path, config: Config) -> None:
     """Write a settled configuration as YAML, which `hamnet train` takes as it is."""
     tree = config.model_dump(mode="json", exclude_none=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = "# written by hamnet train: every key as it was used\n" + yaml.safe_dump(tree, sort_keys=False)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

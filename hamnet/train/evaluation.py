@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from hamnet.core.calculation import Calculation
+from hamnet.core.files import whole_file
 from hamnet.data.splits import PARTS, read_split
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
@@ -145,8 +145,6 @@ def write_evaluation(result: Evaluation, checkpoint: Checkpoint, output: Path) -
         "structures": result.structures,
         "shell_pairs": [asdict(entry) for entry in result.shell_pairs],
     }
-    path = output / "metrics.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw_error_map(result.shell_pairs, checkpoint.basis, output / "error_map.png")

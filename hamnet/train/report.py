@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hamnet.core.basis import SPECTROSCOPIC, OrbitalBasis
+from hamnet.core.files import whole_file
 from hamnet.train.metrics import ShellPairError
 
 NARROW = 10.0
@@ -95,6 +95,5 @@ def _shell_name(ls: Sequence[int], k: int) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.png")
-    figure.savefig(temporary, dpi=130)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=130)

@@ -5,7 +5,6 @@ Reproducible: structure n of a seed is the same however many are made.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hamnet.core.files import whole_file
 from hamnet.errors import ConfigError, PhysicsError
 
 FloatArray = NDArray[np.float64]
@@ -159,7 +159,5 @@ def write_structures(path: Path, structures: list[Any]) -> None:
     if path.suffix not in (".extxyz", ".xyz"):
         raise ConfigError(f"{path}: structures are written as extxyz, so the name must end in .extxyz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         write_extxyz(file, structures)
-    os.replace(temporary, path)
