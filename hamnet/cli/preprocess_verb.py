@@ -18,13 +18,15 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Store to write (.h
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that read side by side.")]
 Unconverged = Annotated[bool, typer.Option("--allow-unconverged", help="Keep SCFs that did not converge, marked.")]
 
-FOREIGN = {
+CODES = {
+    "pyscf": "PySCF chkfiles",
+    "cp2k": "CP2K runs (output, input and the .csr files of KS and S)",
     "deeph": "DeepH folders (POSCAR, info.json, overlap.h5, hamiltonian.h5)",
     "deeph-legacy": "folders of DeepH's legacy format (lat.dat, overlaps.h5, hamiltonians.h5)",
     "sisl": "SIESTA output (.HSX, .TSHS, .nc) through sisl",
     "abacus": "ABACUS output (STRU, data-HR-sparse_SPIN0.csr, data-SR-sparse_SPIN0.csr)",
 }
-"""Formats that need no option of their own -> what is read."""
+"""Codes and formats that need no option of their own -> what is read."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +36,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     verb.command("openmx")(openmx)
-    verb.command("pyscf")(pyscf)
-    verb.command("cp2k")(cp2k)
-    for code, what in FOREIGN.items():
+    for code, what in CODES.items():
         verb.command(code)(_reading(code, what))
     app.add_typer(verb, name="preprocess")
 
@@ -65,26 +65,6 @@ def openmx(
     _preprocess("openmx", paths, output, jobs, allow_unconverged, Reporter(as_json), refinement)
 
 
-def pyscf(
-    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
-) -> None:
-    """Read PySCF chkfiles into a store.
-
-    Example: hamnet preprocess pyscf chkfiles/ -o data.h5
-    """
-    _preprocess("pyscf", paths, output, jobs, allow_unconverged, Reporter(as_json))
-
-
-def cp2k(
-    paths: Paths, output: Output, jobs: Jobs = 1, allow_unconverged: Unconverged = False, as_json: JsonOption = False
-) -> None:
-    """Read CP2K runs (output, input and the .csr files of KS and S) into a store.
-
-    Example: hamnet preprocess cp2k runs/ -o data.h5 --jobs 2
-    """
-    _preprocess("cp2k", paths, output, jobs, allow_unconverged, Reporter(as_json))
-
-
 def _reading(code: str, what: str) -> Callable[..., None]:
     """The command that reads one format."""
 
@@ -98,7 +78,7 @@ def _reading(code: str, what: str) -> Callable[..., None]:
         """Read output into a store."""
         _preprocess(code, paths, output, jobs, allow_unconverged, Reporter(as_json))
 
-    command.__doc__ = f"Read {what} into a store.\n\nExample: hamnet preprocess {code} folders/ -o data.h5"
+    command.__doc__ = f"Read {what} into a store.\n\nExample: hamnet preprocess {code} runs/ -o data.h5"
     return command
 
 

@@ -142,11 +142,6 @@ class PardisoFactor:
             )
         return negative // double
 
-    @property
-    def perturbed_pivots(self) -> int:
-        """Pivots that were replaced because they were too small; above zero near an eigenvalue."""
-        return int(self._iparm[13])
-
     def free(self) -> None:
         """Give the memory of L back; the analysis stays."""
         self._run(FREE_FACTOR)

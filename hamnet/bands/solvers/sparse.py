@@ -16,7 +16,6 @@ from hamnet.bands.solvers.lanczos import BLOCK, nearest_states
 from hamnet.bands.solvers.protocol import RESIDUAL_TOLERANCE, ChannelStates, Need
 from hamnet.core.bloch_sparse import SparseBloch, SparsePattern
 from hamnet.core.calculation import Calculation
-from hamnet.core.spin import Spin
 from hamnet.errors import ConvergenceError, PhysicsError
 
 FloatArray = NDArray[np.float64]
@@ -54,7 +53,6 @@ class SparseEigensolver:
         self.pattern = SparsePattern.of([calculation.hamiltonian, calculation.overlap], spin, upper=True)
         self._h = SparseBloch(calculation.hamiltonian, self.pattern)
         self._s = SparseBloch(calculation.overlap, self.pattern)
-        self._spinor = spin is Spin.SPINOR
         self._engine, self._threads = engine, threads
         self._factors: dict[Kind, Factor] = {}
         self._proved: tuple[bytes, float] | None = None
