@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=10)
 """A process that is silent for so long is taken for dead."""
 FAREWELL = 60.0
-"""Seconds that the others get to end after the first has."""
+"""Seconds that the others get to end by themselves after the first has; then `Partners.end` ends them."""
 POLL = 0.05
 """Seconds between two looks at the other processes."""
 READY = "ready to train"
@@ -270,17 +270,15 @@ class Partners:
             time.sleep(POLL)
 
     def join(self) -> None:
-        """Wait until all have ended well.
+        """Wait until all have ended well; one that is slow to leave is no failure, since the last step is done.
 
         Raises:
-            ConvergenceError: one of them failed or does not end.
+            ConvergenceError: one of them failed.
         """
         deadline = time.monotonic() + FAREWELL
         for process in self.processes:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired as error:
-                raise ConvergenceError(f"a process of the training (id {process.pid}) does not end") from error
         problem = self.failure()
         if problem is not None:
             raise ConvergenceError(problem)
