@@ -7,7 +7,7 @@ attributes and the fixture `source`. `class TestMyModel(ModelContract)` does the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,8 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.supercell import supercell_matrix, supercell_structure
 from hamnet.errors import FormatError
-
-Predict = Callable[[AtomicStructure], BlockMatrix]
-"""A model as the checks see it: a structure to its blocks, on the pairs the model finds for itself."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
+from hamnet.testing_moments import MomentContract, Predict
+from hamnet.testing_moments import require as _require
 
 
 def assert_hermitian(matrix: BlockMatrix, tolerance: float = 0.0) -> None:
@@ -219,8 +213,11 @@ def assert_equivariant(
     Raises:
         AssertionError: it does not hold; the message names the pair.
     """
-    expected = rotate_blocks(predict(structure), rotation)
-    assert_same_matrix(predict(rotate_structure(structure, rotation)), expected, tolerance)
+    matrix = predict(structure)
+    turned = rotate_structure(structure, rotation)
+    if matrix.spin is Spin.COLLINEAR:
+        turned = replace(turned, moments=structure.moments)  # the spin axis stays where it is
+    assert_same_matrix(predict(turned), rotate_blocks(matrix, rotation), tolerance)
 
 
 def band_energies(matrix: BlockMatrix, kpoint: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -228,7 +225,7 @@ def band_energies(matrix: BlockMatrix, kpoint: NDArray[np.float64]) -> NDArray[n
     return np.sort(np.linalg.eigvalsh(BlochSum(matrix).dense(kpoint)), axis=None)
 
 
-class ModelContract:
+class ModelContract(MomentContract):
     """What every model of H must do; inherit, set the fixtures and attributes, and pytest runs it.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -33,49 +34,74 @@ def basis_of(spin: Spin) -> OrbitalBasis:
     return OrbitalBasis((first, Species("B", 7, 5.0, (Shell(0, RADII[1]), Shell(1, RADII[1])))))
 
 
-def crystal(seed: int = 0, n_atoms: int = 4) -> AtomicStructure:
-    """Both species in turn, on a jittered grid inside a sheared cell: pairs of every kind, images too."""
+def crystal(seed: int = 0, n_atoms: int = 4, magnetic: Spin = Spin.NONE) -> AtomicStructure:
+    """Both species in turn, on a jittered grid inside a sheared cell: pairs of every kind, images too.
+
+    Args:
+        seed: of places and moments.
+        n_atoms: up to 4.
+        magnetic: layout that moments are made for: along z, or tilted; none without.
+    """
     rng = np.random.default_rng(seed)
     cell = np.diag([3.7, 3.9, 4.1]) + rng.uniform(-0.4, 0.4, (3, 3))
     sites = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])[:n_atoms]
     fractional = sites + 0.2 + rng.uniform(-0.06, 0.06, sites.shape)
     species = np.arange(n_atoms) % 2
-    return AtomicStructure(np.array([14, 7])[species], species, fractional @ cell, cell, np.ones(3, dtype=bool))
+    moments = None
+    if magnetic is not Spin.NONE:
+        moments = rng.normal(size=(n_atoms, 3)) * (1.0 if magnetic is Spin.SPINOR else np.array([0.0, 0.0, 1.0]))
+    numbers = np.array([14, 7])[species]
+    return AtomicStructure(numbers, species, fractional @ cell, cell, np.ones(3, dtype=bool), moments)
 
 
-def random_calculation(seed: int, spin: Spin) -> Calculation:
-    """A hermitian, time-reversal-even Hamiltonian of random numbers."""
-    structure, basis = crystal(seed), basis_of(spin)
+def with_moments(structure: AtomicStructure, moments: np.ndarray | None) -> AtomicStructure:
+    """The same atoms with other moments."""
+    return replace(structure, moments=moments)
+
+
+def random_calculation(seed: int, spin: Spin, magnetic: bool = False) -> Calculation:
+    """A hermitian Hamiltonian of random numbers; even under time reversal, or with random moments."""
+    structure, basis = crystal(seed, magnetic=spin if magnetic else Spin.NONE), basis_of(spin)
     pairs = orbital_pairs(structure, basis)
     rng = np.random.default_rng(seed)
     matrix = BlockMatrix.zeros(pairs, basis, structure.species, spin)
     values = rng.normal(size=len(matrix.values)).astype(spin.dtype)
     if spin is Spin.SPINOR:
-        matrix = matrix.with_values(values + 1j * rng.normal(size=len(values)))
-        values = np.concatenate([((g.blocks + time_reversed(g.blocks)) / 2).ravel() for g in matrix.groups()])
+        values = values + 1j * rng.normal(size=len(values))
+    if not magnetic:
+        groups = matrix.with_values(values).groups()
+        values = np.concatenate([((g.blocks + reversed_in_time(g.blocks, spin)) / 2).ravel() for g in groups])
     overlap = BlockMatrix.zeros(pairs, basis, structure.species)
     return Calculation(structure, basis, overlap, matrix.with_values(values).symmetrised())
 
 
+def reversed_in_time(blocks: np.ndarray, spin: Spin) -> np.ndarray:
+    """T M T^-1: up and down change places in collinear blocks."""
+    if spin is Spin.SPINOR:
+        return time_reversed(blocks)
+    return blocks[:, ::-1] if spin is Spin.COLLINEAR else blocks
+
+
 @lru_cache
-def statistics_of(spin: Spin, layers: int = 1) -> Statistics:
+def statistics_of(spin: Spin, layers: int = 1, magnetic: bool = False) -> Statistics:
     """Of two random calculations."""
     settings = NetworkConfig(channels=4, layers=layers)
-    return fit_statistics([random_calculation(seed, spin) for seed in (0, 1)], basis_of(spin), spin, settings)
+    calculations = [random_calculation(seed, spin, magnetic) for seed in (0, 1)]
+    return fit_statistics(calculations, basis_of(spin), spin, settings, magnetic)
 
 
-def model_of(spin: Spin, layers: int = 1, double: bool = True) -> HamiltonianModel:
+def model_of(spin: Spin, layers: int = 1, double: bool = True, magnetic: bool = False) -> HamiltonianModel:
     """Untrained, with weights from a fixed seed."""
-    return _build_model(spin, layers, double)
+    return _build_model(spin, layers, double, magnetic)
 
 
 @lru_cache
-def _build_model(spin: Spin, layers: int, double: bool) -> HamiltonianModel:
+def _build_model(spin: Spin, layers: int, double: bool, magnetic: bool) -> HamiltonianModel:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         settings = NetworkConfig(channels=4, layers=layers, radial_hidden=16, radial_functions=8)
         dtype = torch.float64 if double else torch.float32
-        return HamiltonianModel(settings, basis_of(spin), spin, statistics_of(spin, layers), dtype)
+        return HamiltonianModel(settings, basis_of(spin), spin, statistics_of(spin, layers, magnetic), dtype)
 
 
 def blocks_of(channels: torch.Tensor, structure: AtomicStructure, basis: OrbitalBasis, spin: Spin) -> BlockMatrix:

@@ -55,7 +55,12 @@ def pauli_to_spinor(components: NDArray[np.complex128]) -> NDArray[np.complex128
 
 
 def time_reversed(blocks: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """T H T^-1 of spinor blocks, T = i s_y K: A_0 -> conj(A_0), A_a -> -conj(A_a)."""
-    components = spinor_to_pauli(blocks).conj()
-    components[..., 1:, :, :] *= -1
-    return pauli_to_spinor(components)
+    """T H T^-1 of spinor blocks, T = i s_y K: A_0 -> conj(A_0), A_a -> -conj(A_a).
+
+    Without rounding: uu and dd change places, ud and du with a minus, all conjugated.
+    """
+    n_i, n_j = blocks.shape[-2] // 2, blocks.shape[-1] // 2
+    result = np.empty_like(blocks)
+    result[..., :n_i, :n_j], result[..., n_i:, n_j:] = blocks[..., n_i:, n_j:].conj(), blocks[..., :n_i, :n_j].conj()
+    result[..., :n_i, n_j:], result[..., n_i:, :n_j] = -blocks[..., n_i:, :n_j].conj(), -blocks[..., :n_i, n_j:].conj()
+    return result

@@ -17,6 +17,8 @@ from hamnet.core.basis import Species
 from hamnet.core.spin import Spin
 
 FloatArray = NDArray[np.float64]
+MAGNETIC_CHANNELS = 8
+"""Real channels of spinor blocks with magnetism."""
 
 
 def _complex_coefficient(j1: int, m1: int, j2: int, m2: int, j: int, m: int) -> float:
@@ -69,7 +71,7 @@ class Channel:
     """One real number for each pair of orbitals.
 
     Args:
-        component: Pauli component 0 (A_0), 1, 2, 3 (A_x, A_y, A_z); for collinear blocks 0 (up), 1 (down).
+        component: Pauli component 0 (A_0), 1, 2, 3 (A_x, A_y, A_z); collinear blocks have A_0 and A_z alone.
         imaginary: the channel is the imaginary part of the component.
         transposition: sign of the channel in the hermitian partner: M_ij(R) = sign * M_ji(-R)^T.
         grade: +1 even, -1 odd under time reversal.
@@ -82,11 +84,13 @@ class Channel:
 
 
 def spin_channels(spin: Spin, magnetic: bool = False) -> tuple[Channel, ...]:
-    """Real channels of a layout: 1, 2, or for spinors the 4 that time reversal allows (8 with magnetism)."""
-    if spin is Spin.NONE:
-        return (Channel(0, False, 1, 1),)
-    if spin is Spin.COLLINEAR:
-        return (Channel(0, False, 1, 1), Channel(1, False, 1, 1))
+    """Real channels of a layout: those that time reversal allows, 1, 1 or 4; with magnetism 1, 2 or 8.
+
+    Collinear blocks are A_0 = (up + down) / 2 and, with magnetism, A_z = (up - down) / 2.
+    """
+    if spin is not Spin.SPINOR:
+        odd_part = (Channel(3, False, 1, -1),) if spin is Spin.COLLINEAR and magnetic else ()
+        return (Channel(0, False, 1, 1), *odd_part)
     even = (Channel(0, False, 1, 1), *(Channel(a, True, -1, 1) for a in (1, 2, 3)))
     odd = (Channel(0, True, -1, -1), *(Channel(a, False, 1, -1) for a in (1, 2, 3)))
     return even + odd if magnetic else even
@@ -135,7 +139,10 @@ class BlockIrreps:
 
 
 def block_irreps(species_i: Species, species_j: Species, spin: Spin, magnetic: bool = False) -> BlockIrreps:
-    """Irreps of the blocks between two species; for spinors with the axial spin part coupled in."""
+    """Irreps of the blocks between two species; for spinors with the axial spin part coupled in.
+
+    Collinear blocks have a spin axis of their own, apart from space: A_z is l1 x l2, odd under time reversal.
+    """
     n_i, n_j = species_i.n_orbitals, species_j.n_orbitals
     n_channels = len(spin_channels(spin, magnetic))
     found: list[tuple[IrrepTerm, FloatArray]] = []
@@ -181,8 +188,8 @@ def _couplings(l1: int, l2: int, spin: Spin, magnetic: bool) -> list[tuple[int, 
                 result.append((l, grade, tensor))
 
     scalar_part(0, 1)
-    if spin is Spin.COLLINEAR:
-        scalar_part(1, 1)
+    if spin is Spin.COLLINEAR and magnetic:
+        scalar_part(1, -1)
     if spin is Spin.SPINOR:
         axial_part(1, 1)
         if magnetic:
@@ -191,13 +198,16 @@ def _couplings(l1: int, l2: int, spin: Spin, magnetic: bool) -> list[tuple[int, 
     return result
 
 
-def values_to_channels(values: NDArray[np.generic], spin: Spin, shapes: list[tuple[int, int, int]]) -> FloatArray:
+def values_to_channels(
+    values: NDArray[np.generic], spin: Spin, shapes: list[tuple[int, int, int]], magnetic: bool = False
+) -> FloatArray:
     """Flat values of a BlockMatrix -> (n_spinless_values, n_channels) real.
 
     Args:
         values: flat values, blocks in pair order.
-        spin: their layout; spinors give their time-reversal-even channels Re A_0, Im A_x, Im A_y, Im A_z.
+        spin: their layout.
         shapes: (number of pairs, n_i, n_j) of each run of equal block shapes.
+        magnetic: with the channels that are odd under time reversal; else these are left out.
     """
     from hamnet.core.spin import spinor_to_pauli
 
@@ -208,17 +218,20 @@ def values_to_channels(values: NDArray[np.generic], spin: Spin, shapes: list[tup
         if spin is Spin.NONE:
             parts.append(np.asarray(blocks, dtype=np.float64).reshape(-1, 1))
         elif spin is Spin.COLLINEAR:
-            parts.append(np.moveaxis(np.asarray(blocks, dtype=np.float64), 1, -1).reshape(-1, 2))
+            up, down = np.moveaxis(np.asarray(blocks, dtype=np.float64), 1, 0)
+            both = [(up + down) / 2, (up - down) / 2]
+            parts.append(np.stack(both if magnetic else both[:1], axis=-1).reshape(-1, 2 if magnetic else 1))
         else:
             pauli = spinor_to_pauli(np.asarray(blocks, dtype=np.complex128))
-            real = np.stack([pauli[:, 0].real, *(pauli[:, a].imag for a in (1, 2, 3))], axis=-1)
-            parts.append(real.reshape(-1, 4))
+            table = [(pauli[:, c.component], c.imaginary) for c in spin_channels(spin, magnetic)]
+            real = np.stack([part.imag if imaginary else part.real for part, imaginary in table], axis=-1)
+            parts.append(real.reshape(-1, len(table)))
         start = stop
-    return np.concatenate(parts) if parts else np.zeros((0, len(spin_channels(spin))))
+    return np.concatenate(parts) if parts else np.zeros((0, len(spin_channels(spin, magnetic))))
 
 
 def channels_to_values(channels: FloatArray, spin: Spin, shapes: list[tuple[int, int, int]]) -> NDArray[np.generic]:
-    """Inverse of `values_to_channels`: real channels -> flat values of a BlockMatrix."""
+    """Inverse of `values_to_channels`: real channels, with or without odd ones -> flat values of a BlockMatrix."""
     from hamnet.core.spin import pauli_to_spinor
 
     parts: list[NDArray[np.generic]] = []
@@ -227,9 +240,14 @@ def channels_to_values(channels: FloatArray, spin: Spin, shapes: list[tuple[int,
         stop = start + count * n_i * n_j
         block = channels[start:stop].reshape(count, n_i, n_j, -1)
         if spin is Spin.SPINOR:
-            pauli = np.moveaxis(block, -1, 1).astype(np.complex128)
-            pauli[:, 1:] *= 1j
+            pauli = np.zeros((count, 4, n_i, n_j), dtype=np.complex128)
+            for c, channel in enumerate(spin_channels(spin, block.shape[-1] == MAGNETIC_CHANNELS)):
+                part = pauli[:, channel.component]
+                (part.imag if channel.imaginary else part.real)[...] = block[..., c]
             parts.append(pauli_to_spinor(pauli).ravel())
+        elif spin is Spin.COLLINEAR:
+            a_0, a_z = block[..., 0], block[..., 1] if block.shape[-1] > 1 else 0.0
+            parts.append(np.stack((a_0 + a_z, a_0 - a_z), axis=1).ravel())
         else:
             parts.append(np.moveaxis(block, -1, 1).astype(np.float64).ravel())
         start = stop

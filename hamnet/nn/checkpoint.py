@@ -118,11 +118,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     config = Config.model_validate_json(content["config"])
     spin = Spin(content["spin"])
     statistics = Statistics.from_arrays(_arrays(content["statistics"]))
-    model = HamiltonianModel(config.network, basis, spin, statistics, dtype=getattr(torch, content["dtype"]))
     try:
+        model = HamiltonianModel(config.network, basis, spin, statistics, dtype=getattr(torch, content["dtype"]))
         model.load_state_dict(content["weights"])
-    except RuntimeError as error:
-        raise FormatError(f"{path}: the weights do not fit the network that the file describes: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        # ValueError: scales of another number of channels
+        hint = "; collinear models written before moments were an input are to be trained anew"
+        raise FormatError(
+            f"{path}: the weights do not fit the network that the file describes"
+            f"{hint if spin is Spin.COLLINEAR else ''}: {error}"
+        ) from error
     overlap = None if content["overlap"] is None else _arrays(content["overlap"])
     stored = content.get("baseline")  # absent from files of the first versions
     baseline = None if stored is None else Baseline.from_arrays(_arrays(stored), spin)

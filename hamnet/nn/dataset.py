@@ -22,6 +22,7 @@ from hamnet.errors import BasisError, PhysicsError
 from hamnet.nn.graph import Graph, GraphBatch, build_graph
 from hamnet.nn.graph import collate as collate_graphs
 from hamnet.nn.kspace import KSpaceStates, kspace_states
+from hamnet.nn.moments import check_moments
 from hamnet.nn.prior import Baseline, matrix_channels
 
 CACHE_BYTES = 2**31
@@ -158,6 +159,7 @@ def make_sample(
     message_cutoff: float,
     baseline: Baseline | None = None,
     kspace_points: int = 0,
+    magnetic: bool = False,
 ) -> Sample:
     """Sample from a calculation that has a Hamiltonian.
 
@@ -168,23 +170,26 @@ def make_sample(
         message_cutoff: Angstrom.
         baseline: what is subtracted from H; None: nothing.
         kspace_points: k-points with eigenstates for the k-space loss.
+        magnetic: with the channels odd under time reversal.
 
     Raises:
-        PhysicsError: the calculation has no Hamiltonian, or the baseline is a reference that it does not have.
+        PhysicsError: the calculation has no Hamiltonian, it is magnetic and has no moments, or the baseline is a
+            reference that it does not have.
     """
     if calculation.hamiltonian is None:
         raise PhysicsError(f"{name} has no Hamiltonian, so nothing can be learnt from it: leave it out of the split")
+    check_moments(name, calculation)
     matrix = calculation.hamiltonian
-    target = matrix_channels(matrix).copy()
+    target = matrix_channels(matrix, magnetic).copy()
     known = None if baseline is None else baseline.of(calculation)
-    subtracted = np.zeros_like(target) if known is None else matrix_channels(known)
+    subtracted = np.zeros_like(target) if known is None else matrix_channels(known, magnetic)
     return Sample(
         name,
         build_graph(calculation.structure, matrix.pairs, basis, message_cutoff),
         torch.from_numpy(target - subtracted),
-        torch.from_numpy(matrix_channels(overlap_like(calculation.overlap, matrix)).copy()),
+        torch.from_numpy(matrix_channels(overlap_like(calculation.overlap, matrix), magnetic).copy()),
         torch.from_numpy(subtracted.copy()),
-        kspace_states(name, calculation, kspace_points) if kspace_points else None,
+        kspace_states(name, calculation, kspace_points, magnetic) if kspace_points else None,
     )
 
 
@@ -240,6 +245,7 @@ class HamiltonianDataset(Dataset[Sample]):
         cache_bytes: samples are kept in memory until they take this much; the rest is read again each time.
         baseline: what is subtracted from H; None: nothing.
         kspace_points: k-points of each structure with eigenstates for the k-space loss.
+        magnetic: with the channels odd under time reversal.
     """
 
     def __init__(
@@ -251,6 +257,7 @@ class HamiltonianDataset(Dataset[Sample]):
         cache_bytes: int = CACHE_BYTES,
         baseline: Baseline | None = None,
         kspace_points: int = 0,
+        magnetic: bool = False,
     ) -> None:
         self.stores = stores
         self.names = list(names)
@@ -258,6 +265,7 @@ class HamiltonianDataset(Dataset[Sample]):
         self.message_cutoff = message_cutoff
         self.baseline = baseline
         self.kspace_points = kspace_points
+        self.magnetic = magnetic
         self._room = cache_bytes
         self._kept: dict[int, Sample] = {}
 
@@ -269,7 +277,9 @@ class HamiltonianDataset(Dataset[Sample]):
             return self._kept[index]
         name = self.names[index]
         calculation = to_basis(self.stores.read(name), self.basis)
-        sample = make_sample(name, calculation, self.basis, self.message_cutoff, self.baseline, self.kspace_points)
+        sample = make_sample(
+            name, calculation, self.basis, self.message_cutoff, self.baseline, self.kspace_points, self.magnetic
+        )
         size = SAMPLE_ARRAYS * sample.target.nbytes
         if size <= self._room:
             self._room -= size

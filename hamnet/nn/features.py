@@ -72,6 +72,21 @@ class FeatureLayout:
         """The same channels up to another degree."""
         return FeatureLayout(lmax, *self._counts)
 
+    def within(self, other: FeatureLayout) -> FeatureLayout:
+        """The classes that another layout has, too."""
+        pairs = zip(self._counts, other._counts, strict=True)
+        return FeatureLayout(self.lmax, *(mine if theirs else 0 for mine, theirs in pairs))
+
+    def alone(self, grade: int) -> FeatureLayout:
+        """The classes of one grade of time reversal."""
+        a, b, c, d = self._counts
+        return FeatureLayout(self.lmax, a, b) if grade == 1 else FeatureLayout(self.lmax, 0, 0, c, d)
+
+    @property
+    def even_channels(self) -> int:
+        """Number of channels even under time reversal; they stand first."""
+        return self.natural + self.unnatural
+
     def e3nn_irreps(self) -> o3.Irreps:
         """Irreps as e3nn writes them, class by class and degree by degree, without the grade."""
         return o3.Irreps(
@@ -155,14 +170,19 @@ class FeatureGate(torch.nn.Module):
     def __init__(self, layout: FeatureLayout) -> None:
         super().__init__()
         self.layout = layout
-        self.gates = torch.nn.Linear(layout.natural, (layout.lmax + 1) * layout.channels)
+        self.gates = torch.nn.Linear(layout.natural, (layout.lmax + 1) * layout.even_channels)
+        odd = (layout.lmax + 1) * (layout.channels - layout.even_channels)
+        self.odd_gates = torch.nn.Linear(layout.natural, odd) if odd else None
         self.register_buffer("degree", degree_of_rows(layout.lmax), persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, rows, channels) -> the same shape."""
         layout = self.layout
         scalars = features[:, 0, : layout.natural]
-        gates = torch.sigmoid(self.gates(scalars)).reshape(len(features), layout.lmax + 1, layout.channels)
+        gates = torch.sigmoid(self.gates(scalars)).reshape(len(features), layout.lmax + 1, layout.even_channels)
+        if self.odd_gates is not None:
+            odd = torch.sigmoid(self.odd_gates(scalars)).reshape(len(features), layout.lmax + 1, -1)
+            gates = torch.cat((gates, odd), dim=-1)
         gated = features * gates.index_select(1, self.degree)
         first = torch.cat((torch.nn.functional.silu(scalars), gated[:, 0, layout.natural :]), dim=-1)
         return torch.cat((first.unsqueeze(1), gated[:, 1:]), dim=1)

@@ -34,6 +34,7 @@ class Graph:
         edge_vector: (n_edges, 3) r_source + R - r_target, Angstrom.
         n_orbitals: (n_species,) of the basis.
         periodic: every direction is periodic, so that the energy zero is free.
+        moments: (n_atoms, 3) Bohr magnetons, zero where there are none.
     """
 
     species: IntArray
@@ -47,6 +48,7 @@ class Graph:
     edge_vector: NDArray[np.float64]
     n_orbitals: IntArray
     periodic: bool
+    moments: NDArray[np.float64]
 
     @property
     def n_pairs(self) -> int:
@@ -80,6 +82,7 @@ def build_graph(structure: AtomicStructure, pairs: PairList, basis: OrbitalBasis
         edge_vector=neighbours.vectors(structure)[keep][order],
         n_orbitals=basis.n_orbitals,
         periodic=bool(structure.pbc.all()),
+        moments=np.zeros_like(structure.positions) if structure.moments is None else structure.moments,
     )
 
 
@@ -104,7 +107,7 @@ class GraphBatch:
     """Several graphs as one, as torch tensors.
 
     Args:
-        species, pair_i, pair_j, pair_vector, edge_source, edge_target, edge_vector: as in `Graph`.
+        species, moments, pair_i, pair_j, pair_vector, edge_source, edge_target, edge_vector: as in `Graph`.
         groups: one pair of each reverse couple, by species and on-site or off-site.
         computed: (n_values,) where each flat value stands in the concatenated blocks of `groups`, its own or, for a
             reverse pair, that of the transposed element.
@@ -116,6 +119,7 @@ class GraphBatch:
     """
 
     species: torch.Tensor
+    moments: torch.Tensor
     pair_i: torch.Tensor
     pair_j: torch.Tensor
     pair_vector: torch.Tensor
@@ -197,6 +201,7 @@ def collate(graphs: list[Graph]) -> GraphBatch:
     computed, is_reversed = _sources(groups, graphs[0].n_orbitals, offsets, reverse)
     return GraphBatch(
         species=torch.from_numpy(species),
+        moments=torch.from_numpy(joined("moments")),
         pair_i=torch.from_numpy(pair_i),
         pair_j=torch.from_numpy(pair_j),
         pair_vector=torch.from_numpy(joined("pair_vector")[order]),

@@ -25,6 +25,7 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
 from hamnet.core.rotation import PAULI
 from hamnet.core.spin import Spin
+from hamnet.data.irrep_blocks import spin_channels
 from hamnet.errors import PhysicsError
 
 FloatArray = NDArray[np.float64]
@@ -86,16 +87,16 @@ class KSpaceStates:
         return total / self.weights.sum(dim=1)
 
 
-def spin_matrices(spin: Spin) -> ComplexArray:
+def spin_matrices(spin: Spin, magnetic: bool = False) -> ComplexArray:
     """(n_channels, n_spin, n_spin) T_c with H = sum_c T_c (x) channel c."""
     if spin is Spin.NONE:
         return np.ones((1, 1, 1), dtype=np.complex128)
-    if spin is Spin.COLLINEAR:
-        return np.array([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])], dtype=np.complex128)
-    return np.concatenate((np.eye(2)[None], 1j * PAULI))
+    components = np.concatenate((np.eye(2)[None], PAULI))
+    channels = spin_channels(spin, magnetic)
+    return np.stack([components[c.component] * (1j if c.imaginary else 1) for c in channels])
 
 
-def kspace_states(name: str, calculation: Calculation, n_kpoints: int) -> KSpaceStates | None:
+def kspace_states(name: str, calculation: Calculation, n_kpoints: int, magnetic: bool = False) -> KSpaceStates | None:
     """States near the Fermi level at random k-points, which depend on the name alone; a molecule has k = 0 only.
 
     None for a structure with more than `LARGEST_EIGENPROBLEM` orbitals.
@@ -127,7 +128,7 @@ def kspace_states(name: str, calculation: Calculation, n_kpoints: int) -> KSpace
         torch.from_numpy(np.exp(2j * np.pi * kpoints @ matrix.pairs.cell_shift.T)),
         torch.from_numpy(states),
         torch.from_numpy(np.take_along_axis(weights, order, axis=1)),
-        torch.from_numpy(spin_matrices(matrix.spin)),
+        torch.from_numpy(spin_matrices(matrix.spin, magnetic)),
     )
 
 

@@ -18,6 +18,7 @@ from hamnet.nn.features import EquivariantLinear, FeatureGate, FeatureLayout
 from hamnet.nn.frames import EdgeFrames
 from hamnet.nn.graph import GraphBatch, PairGroup
 from hamnet.nn.interaction import Interaction
+from hamnet.nn.moments import MomentEmbedding, odd_channels
 from hamnet.nn.pair_features import PairFeatures, Sector
 from hamnet.nn.so2 import O2Features
 from hamnet.nn.statistics import Statistics
@@ -62,7 +63,8 @@ class HamiltonianModel(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.basis, self.spin, self.statistics = settings, basis, spin, statistics
-        channels = spin_channels(spin)
+        self.magnetic = statistics.magnetic
+        channels = spin_channels(spin, self.magnetic)
         self.n_channels = len(channels)
         self.transposition_signs = torch.tensor([c.transposition for c in channels], dtype=torch.float64)
         self.pair_cutoffs = torch.from_numpy(statistics.pair_cutoffs)
@@ -72,14 +74,24 @@ class HamiltonianModel(torch.nn.Module):
         self.to(dtype)
 
     def _build(self, settings: NetworkConfig, basis: OrbitalBasis, statistics: Statistics) -> None:
-        changes = {(a, b): block_irreps(basis.species[a], basis.species[b], self.spin) for a, b, _ in statistics.groups}
+        species = basis.species
+        changes = {
+            (a, b): block_irreps(species[a], species[b], self.spin, self.magnetic) for a, b, _ in statistics.groups
+        }
         block_lmax = max(term.l for change in changes.values() for term in change.terms)
         lmax = max(DEFAULT_LMAX, block_lmax) if settings.lmax is None else settings.lmax
         n_species = len(basis.species)
         self.embedding = torch.nn.Linear(n_species, settings.channels, bias=False)
         node = FeatureLayout(0, settings.channels)
-        hidden = FeatureLayout(lmax, settings.channels, max(4, settings.channels // UNNATURAL_PART))
-        layers = []
+        unnatural = max(4, settings.channels // UNNATURAL_PART)
+        hidden = FeatureLayout(lmax, settings.channels, unnatural)
+        if self.magnetic:
+            self.moments = MomentEmbedding(n_species, settings.channels, self.spin)
+            node = self.moments.layout
+            hidden = FeatureLayout(
+                lmax, settings.channels, unnatural, odd_channels(settings.channels), odd_channels(unnatural)
+            )
+        layers: list[Interaction] = []
         for _ in range(settings.layers):
             layers.append(
                 Interaction(
@@ -91,6 +103,7 @@ class HamiltonianModel(torch.nn.Module):
                     statistics.average_neighbours,
                     settings.body_order,
                     settings.kernel,
+                    scalars=not layers,
                 )
             )
             node = hidden
@@ -181,7 +194,8 @@ class HamiltonianModel(torch.nn.Module):
         return self.readouts[name]
 
     def _node_features(self, batch: GraphBatch, onehot: torch.Tensor) -> torch.Tensor:
-        nodes: torch.Tensor = self.embedding(onehot).unsqueeze(1)
+        scalars: torch.Tensor = self.embedding(onehot)
+        nodes = self.moments(scalars, batch.species, batch.moments) if self.magnetic else scalars.unsqueeze(1)
         distance = batch.edge_vector.norm(dim=-1)
         scaled = (distance / self.statistics.message_cutoff).to(self.dtype)
         frames = EdgeFrames(batch.edge_vector, self.dtype)

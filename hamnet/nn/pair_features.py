@@ -38,14 +38,21 @@ class PairFeatures(torch.nn.Module):
         self.register_buffer("signs", torch.cat((parity, -parity), dim=1), persistent=False)
         frames = {g: frame_layout(self.parted, g, layout.lmax) for g in self.parted.grades}
         self.hidden: dict[Sector, O2Layout] = {(g, exchange): frames[g] for g in frames for exchange in (1, -1)}
-        self.n_gates = sum(sum(inner.sizes) for inner in self.hidden.values()) - self.hidden[MAIN].scalars
+        sizes = {sector: sum(inner.sizes) for sector, inner in self.hidden.items()}
+        self.n_gates = sum(size for (grade, _), size in sizes.items() if grade == 1) - self.hidden[MAIN].scalars
+        n_odd = sum(size for (grade, _), size in sizes.items() if grade == -1)
         self.gated = dict(self.hidden)
         main = self.hidden[MAIN]
         self.gated[MAIN] = O2Layout(main.scalars + self.n_gates, main.pseudoscalars, main.doublets)
         self.linear = torch.nn.ModuleList([O2Linear(frames[s[0]], gated) for s, gated in self.gated.items()])
         self.n_weights = [sum(gated.sizes) for gated in self.gated.values()]
         self.invariants = torch.nn.Linear(layout.natural, 2 * layout.natural)
-        self.radial = RadialNetwork(radial_functions, 2 * layout.natural, radial_hidden, sum(self.n_weights))
+        # what is odd under time reversal has weights of its own: the rest is the network without moments
+        self.radial = RadialNetwork(radial_functions, 2 * layout.natural, radial_hidden, sum(self.n_weights) - n_odd)
+        self.odd_radial, self.odd_gates = None, None
+        if n_odd:
+            self.odd_radial = RadialNetwork(radial_functions, 2 * layout.natural, radial_hidden, n_odd)
+            self.odd_gates = torch.nn.Linear(main.scalars, n_odd)
 
     def forward(
         self,
@@ -61,7 +68,11 @@ class PairFeatures(torch.nn.Module):
             first.index_select(0, pair_i) + first.index_select(0, pair_j),
             second.index_select(0, pair_i) * second.index_select(0, pair_j),
         )
-        weights = torch.split(self.radial(scaled_distance, torch.cat(symmetric, dim=-1)), self.n_weights, dim=1)
+        invariants = torch.cat(symmetric, dim=-1)
+        together = self.radial(scaled_distance, invariants)
+        if self.odd_radial is not None:
+            together = torch.cat((together, self.odd_radial(scaled_distance, invariants)), dim=1)
+        weights = torch.split(together, self.n_weights, dim=1)
         both = torch.cat((self.even(features), self.odd(features)), dim=-1)
         source = both.index_select(0, pair_i) + both.index_select(0, pair_j) * self.signs
         turned = torch.bmm(frames.matrix(self.layout.lmax), source)
@@ -78,6 +89,8 @@ class PairFeatures(torch.nn.Module):
         main = features[MAIN]
         scalars, gates = torch.split(main.singlets[0], [self.hidden[MAIN].scalars, self.n_gates], dim=1)
         activated = torch.nn.functional.silu(scalars)
+        if self.odd_gates is not None:
+            gates = torch.cat((gates, self.odd_gates(activated)), dim=1)
         factors = torch.sigmoid(gates)
         sizes = [sum(inner.sizes) - (inner.scalars if s == MAIN else 0) for s, inner in self.hidden.items()]
         result = {}

@@ -3,7 +3,7 @@
 - none: nothing.
 - two_centre: the prior, smooth functions of distance fitted in closed form before the training: off-site blocks as
   `hamnet.data.two_centre`, on-site blocks as constants and a sum over neighbours (`hamnet.data.crystal_field`).
-  Collinear layouts have one for each spin; spinors one for A_0 (the spin part is left to the network).
+  It is that of A_0; what tells spins apart is left to the network.
 - reference: H0 from outside (`Calculation.reference_hamiltonian`), as PySCF's guess from superposed atoms.
 
 Each is exactly equivariant, bitwise hermitian, and (the first two) smooth and zero beyond the cutoff.
@@ -48,9 +48,9 @@ NO_REFERENCE = (
 )
 
 
-def matrix_channels(matrix: BlockMatrix) -> FloatArray:
+def matrix_channels(matrix: BlockMatrix, magnetic: bool = False) -> FloatArray:
     """(n_spinless_values, n_channels) real channels of a matrix; see `hamnet.data.irrep_blocks.spin_channels`."""
-    return values_to_channels(matrix.values, matrix.spin, _shapes(matrix))
+    return values_to_channels(matrix.values, matrix.spin, _shapes(matrix), magnetic)
 
 
 def matrix_from_channels(channels: FloatArray, like: BlockMatrix) -> BlockMatrix:
@@ -131,11 +131,8 @@ class Baseline:
         """
         if kind != "two_centre":
             return cls(kind, spin)
-        samples: list[list[Sample]] = [[] for _ in range(2 if spin is Spin.COLLINEAR else 1)]
-        for calculation in _chosen(calculations):
-            for part, matrix in zip(samples, _channel_matrices(calculation), strict=False):
-                part.append((calculation.structure, matrix))
-        return cls(kind, spin, tuple(ChannelPrior.fit(part) for part in samples))
+        samples = [(calculation.structure, _scalar_matrix(calculation)) for calculation in _chosen(calculations)]
+        return cls(kind, spin, (ChannelPrior.fit(samples),))
 
     def predict(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> BlockMatrix | None:
         """The baseline of a structure in the layout of H, eV, bitwise hermitian; None where there is none.
@@ -228,13 +225,11 @@ def _chosen(calculations: Iterable[Calculation]) -> Iterator[Calculation]:
             yield calculation
 
 
-def _channel_matrices(calculation: Calculation) -> Iterator[BlockMatrix]:
-    """The real channels of H, each as a spinless matrix."""
-    like = calculation.hamiltonian
-    if like is not None:
-        for column in matrix_channels(like).T:
-            values = np.ascontiguousarray(column)
-            yield BlockMatrix.from_values(like.pairs, like.basis, like.species, Spin.NONE, values)
+def _scalar_matrix(calculation: Calculation) -> BlockMatrix:
+    """A_0 of H as a spinless matrix."""
+    like: Any = calculation.hamiltonian  # `_chosen` lets no other through
+    values = np.ascontiguousarray(matrix_channels(like)[:, 0])
+    return BlockMatrix.from_values(like.pairs, like.basis, like.species, Spin.NONE, values)
 
 
 def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> ArrayDict:

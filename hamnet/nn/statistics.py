@@ -16,6 +16,7 @@ from hamnet.core.pairs import neighbour_pairs
 from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, values_to_channels
 from hamnet.errors import PhysicsError
+from hamnet.nn.moments import check_moments
 
 FloatArray = NDArray[np.float64]
 
@@ -55,12 +56,14 @@ class Statistics:
         message_cutoff: Angstrom.
         average_neighbours: mean number of messages per atom.
         groups: (species_i, species_j, on_site) -> scales; absent groups were not seen.
+        magnetic: the model takes moments and gives what is odd under time reversal, too.
     """
 
     pair_cutoffs: FloatArray
     message_cutoff: float
     average_neighbours: float
     groups: dict[tuple[int, int, bool], GroupStatistics]
+    magnetic: bool = False
 
     def to_arrays(self) -> dict[str, FloatArray]:
         """Plain arrays for a checkpoint."""
@@ -68,6 +71,8 @@ class Statistics:
             "pair_cutoffs": self.pair_cutoffs,
             "scalars": np.array([self.message_cutoff, self.average_neighbours]),
         }
+        if self.magnetic:
+            arrays["magnetic"] = np.ones(1)
         for (a, b, on_site), group in self.groups.items():
             name = f"{a}_{b}_{'on' if on_site else 'off'}"
             arrays[name] = np.stack((group.mean, group.scale, np.full_like(group.mean, group.decay)))
@@ -78,27 +83,39 @@ class Statistics:
         """Inverse of `to_arrays`."""
         groups = {}
         for name, table in arrays.items():
-            if name not in ("pair_cutoffs", "scalars"):
+            if name not in ("pair_cutoffs", "scalars", "magnetic"):
                 a, b, where = name.split("_")
                 groups[int(a), int(b), where == "on"] = GroupStatistics(table[0], table[1], float(table[2, 0]))
         message_cutoff, neighbours = arrays["scalars"].tolist()
-        return cls(arrays["pair_cutoffs"], message_cutoff, neighbours, groups)
+        return cls(arrays["pair_cutoffs"], message_cutoff, neighbours, groups, "magnetic" in arrays)
 
 
 def fit_statistics(
-    calculations: Iterable[Calculation], basis: OrbitalBasis, spin: Spin, settings: NetworkConfig
+    calculations: Iterable[Calculation],
+    basis: OrbitalBasis,
+    spin: Spin,
+    settings: NetworkConfig,
+    magnetic: bool = False,
 ) -> Statistics:
     """Statistics of the training calculations, in one pass.
 
+    Args:
+        calculations: H (less the baseline) of the training part.
+        basis: orbitals of the model.
+        spin: layout of H.
+        settings: of the network.
+        magnetic: whether some atoms have moments (`hamnet.nn.moments.is_magnetic`).
+
     Raises:
-        PhysicsError: there are no calculations, or one has no Hamiltonian.
+        PhysicsError: there are no calculations, one has no Hamiltonian, or one is magnetic without moments.
     """
-    sums = _Sums(basis, spin)
+    sums = _Sums(basis, spin, magnetic)
     neighbours: list[tuple[int, int]] = []
     message_cutoff: float | None = None
     for calculation in calculations:
         if calculation.hamiltonian is None:
             raise PhysicsError(f"{calculation.provenance.source}: no Hamiltonian to learn from, only an overlap")
+        check_moments(calculation.provenance.source or "a calculation", calculation)
         message_cutoff = message_cutoff or _message_cutoff(basis, settings)
         found = neighbour_pairs(calculation.structure, message_cutoff)
         neighbours.append((found.n_pairs - calculation.structure.n_atoms, calculation.structure.n_atoms))
@@ -109,7 +126,7 @@ def fit_statistics(
     if message_cutoff is None:
         raise PhysicsError("no calculations to take statistics from: the training part is empty")
     average = sum(n for n, _ in neighbours) / sum(n for _, n in neighbours)
-    return Statistics(sums.pair_cutoffs(), message_cutoff, max(average, 1.0), sums.groups())
+    return Statistics(sums.pair_cutoffs(), message_cutoff, max(average, 1.0), sums.groups(), magnetic)
 
 
 def _message_cutoff(basis: OrbitalBasis, settings: NetworkConfig) -> float:
@@ -123,8 +140,8 @@ def _message_cutoff(basis: OrbitalBasis, settings: NetworkConfig) -> float:
 class _Sums:
     """Rows of coefficients by group, up to `LARGEST_SAMPLE` each, and the longest pairs."""
 
-    def __init__(self, basis: OrbitalBasis, spin: Spin) -> None:
-        self.basis, self.spin = basis, spin
+    def __init__(self, basis: OrbitalBasis, spin: Spin, magnetic: bool) -> None:
+        self.basis, self.spin, self.magnetic = basis, spin, magnetic
         self.irreps: dict[tuple[int, int], BlockIrreps] = {}
         self.longest = np.zeros((len(basis.species),) * 2)
         self.rows: dict[tuple[int, int, bool], list[FloatArray]] = {}
@@ -135,10 +152,11 @@ class _Sums:
         for group in matrix.groups():
             a, b = group.species_i, group.species_j
             irreps = self.irreps.setdefault(
-                (a, b), block_irreps(self.basis.species[a], self.basis.species[b], self.spin)
+                (a, b), block_irreps(self.basis.species[a], self.basis.species[b], self.spin, self.magnetic)
             )
             count, n_i, n_j = len(group.blocks), *(int(self.basis.n_orbitals[s]) for s in (a, b))
-            channels = values_to_channels(group.blocks.ravel(), self.spin, [(count, n_i, n_j)])
+            shapes = [(count, n_i, n_j)]
+            channels = values_to_channels(group.blocks.ravel(), self.spin, shapes, self.magnetic)
             coefficients = channels.reshape(count, -1) @ irreps.matrix
             lengths = distance[group.pairs]
             self.longest[a, b] = max(self.longest[a, b], float(lengths.max()))

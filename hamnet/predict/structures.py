@@ -73,7 +73,7 @@ def to_structure(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
     """AtomicStructure of an ASE `Atoms`, a pymatgen `Structure` or `Molecule`, or an `AtomicStructure` itself.
 
     Species follow the elements, or the labels in the per-atom array `hamnet_species` where one element has several.
-    A cell is kept only where some direction is periodic.
+    A cell is kept only where some direction is periodic. Moments are ASE's `initial_magmoms`, pymatgen's `magmom`.
 
     Raises:
         BasisError: the object is of no known kind, or an element is one that the basis does not know.
@@ -96,7 +96,16 @@ def _from_ase(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
     pbc = np.asarray(atoms.get_pbc(), dtype=bool)
     species = _species(numbers, atoms.arrays.get(SPECIES_KEY), basis)
     cell = np.array(atoms.cell) if pbc.any() else None
-    return AtomicStructure(numbers, species, np.array(atoms.get_positions()), cell, pbc)
+    return AtomicStructure(numbers, species, np.array(atoms.get_positions()), cell, pbc, _moments(atoms))
+
+
+def _moments(atoms: Any) -> NDArray[np.float64] | None:
+    """(n, 3) Bohr magnetons of the array `initial_magmoms`; single numbers lie along z; None where all are zero."""
+    given = atoms.arrays.get("initial_magmoms")
+    if given is None or not np.any(given):
+        return None
+    values = np.asarray(given, dtype=np.float64)
+    return values if values.ndim == 2 else np.outer(values, [0.0, 0.0, 1.0])
 
 
 def _from_pymatgen(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
@@ -107,7 +116,18 @@ def _from_pymatgen(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
     lattice = getattr(atoms, "lattice", None)
     cell = None if lattice is None else np.array(lattice.matrix)
     pbc = np.zeros(3, dtype=bool) if lattice is None else np.array(lattice.pbc, dtype=bool)
-    return AtomicStructure(numbers, species, np.array(atoms.cart_coords), cell if pbc.any() else None, pbc)
+    magmoms = atoms.site_properties.get("magmom")
+    moments = None if magmoms is None else np.array([_vector(moment) for moment in magmoms])
+    cell = cell if pbc.any() else None
+    return AtomicStructure(numbers, species, np.array(atoms.cart_coords), cell, pbc, moments)
+
+
+def _vector(moment: Any) -> NDArray[np.float64]:
+    """(3,) of pymatgen's site property: a number along z, three numbers, or None for zero."""
+    if moment is None:
+        return np.zeros(3)
+    values = np.asarray(getattr(moment, "global_moment", moment), dtype=np.float64)
+    return values if values.ndim else np.array([0.0, 0.0, float(values)])
 
 
 def _species(numbers: NDArray[np.int64], labels: Any, basis: OrbitalBasis) -> NDArray[np.int64]:

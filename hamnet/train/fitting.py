@@ -84,7 +84,14 @@ class Fit:
         start = self.start
         points = training.kspace_points if training.kspace_weight and seed is not None else 0
         data = HamiltonianDataset(
-            self.stores, names, start.basis, start.statistics.message_cutoff, room, start.baseline, points
+            self.stores,
+            names,
+            start.basis,
+            start.statistics.message_cutoff,
+            room,
+            start.baseline,
+            points,
+            start.statistics.magnetic,
         )
         loader: DataLoader[Any] = DataLoader(
             data,

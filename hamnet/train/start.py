@@ -12,10 +12,12 @@ import torch
 from hamnet.config import Config
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.calculation import Calculation
+from hamnet.core.spin import Spin
 from hamnet.data.splits import Split
 from hamnet.nn.checkpoint import Checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
 from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.moments import is_magnetic
 from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import Statistics, fit_statistics
 from hamnet.predict.overlap import fit_overlap
@@ -73,6 +75,8 @@ class Starter:
         asked = None if source.baseline is None else source.baseline.kind
         if self.config.network.baseline != (asked or "none"):
             return None
+        if not source.statistics.magnetic and self._magnetic(source.basis):
+            return None
         couples = {
             (group.species_i, group.species_j)
             for calculation in self._read(self.split.train, source.basis)
@@ -84,7 +88,16 @@ class Starter:
     def _fitted(self, basis: OrbitalBasis) -> tuple[Baseline | None, Statistics]:
         baseline = Baseline.fit(self.config.network.baseline, self._read(self.split.train, basis), self.stores.spin)
         remainders = (baseline.remainder(calculation) for calculation in self._read(self.split.train, basis))
-        return baseline, fit_statistics(remainders, basis, self.stores.spin, self.config.network)
+        magnetic = self._magnetic(basis)
+        if magnetic:
+            self.on_line("moments: the model takes them, and gives what is odd under time reversal")
+        return baseline, fit_statistics(remainders, basis, self.stores.spin, self.config.network, magnetic)
+
+    def _magnetic(self, basis: OrbitalBasis) -> bool:
+        """Whether an atom of the training part has a moment."""
+        if self.stores.spin is Spin.NONE:
+            return False
+        return any(is_magnetic(calculation) for calculation in self._read(self.split.train, basis))
 
     def _metadata(self) -> dict[str, Any]:
         first = self.stores.read(self.split.train[0])

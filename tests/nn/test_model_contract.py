@@ -18,13 +18,15 @@ class _Tiny(ModelContract):
     layers = 1
     double = True
 
+    magnetic = False
+
     @pytest.fixture
     def predict(self) -> Predict:
-        return predictor(model_of(self.spin, self.layers, self.double))
+        return predictor(model_of(self.spin, self.layers, self.double, self.magnetic))
 
     @pytest.fixture
     def structure(self) -> AtomicStructure:
-        return crystal(seed=7)
+        return crystal(seed=7, magnetic=self.spin if self.magnetic else Spin.NONE)
 
 
 class TestSpinless(_Tiny):
@@ -38,6 +40,16 @@ class TestCollinear(_Tiny):
 
 class TestSpinor(_Tiny):
     spin = Spin.SPINOR
+
+
+class TestCollinearMoments(_Tiny):
+    spin = Spin.COLLINEAR
+    magnetic = True
+
+
+class TestSpinorMoments(_Tiny):
+    spin = Spin.SPINOR
+    magnetic = True
 
 
 class TestSinglePrecision(_Tiny):
