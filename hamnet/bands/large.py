@@ -147,7 +147,8 @@ def level_of(
         level = fermi_by_counting(calculation, solver, count, on_line=on_line)
         return {"energy": np.array(level.energy), "method": np.array(level.method)}
 
-    found = run_kpoints(task, 1, folder / "fermi", fingerprint(calculation, "fermi", count))[0]
+    key = fingerprint(calculation, "fermi", count, calculation.electronic_temperature)
+    found = run_kpoints(task, 1, folder / "fermi", key)[0]
     return FermiLevel(float(found["energy"]), str(found["method"]))
 
 

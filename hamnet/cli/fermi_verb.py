@@ -39,7 +39,7 @@ def fermi(
 ) -> None:
     """Fermi level of any cell by counting states: exact, without diagonalising.
 
-    Example: hamnet fermi H.h5 --mesh 1,1,1
+    Example: hamnet fermi H.h5 --mesh 12,12,1
     """
     from hamnet.bands.large import LargeSettings
     from hamnet.bands.large_studies import MeshSettings, study_fermi

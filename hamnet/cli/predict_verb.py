@@ -30,6 +30,11 @@ def predict(
         typer.Option("--reference", help="Store with H0 of the same atoms, for models that learnt H - H0."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="Predict one structure of any size tile by tile in this memory, as 4GB."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="With --memory: processes that share it.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Predict H and S of structures that no DFT code has seen.
@@ -38,12 +43,18 @@ def predict(
 
     Several models predict together: their mean, and beside it their spread block by block.
     Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
+
+    A large structure, in bounded memory; a run that was killed goes on when it is started again.
+    Example: hamnet predict run/model.ckpt big.extxyz -o big.h5 --memory 4GB --jobs 2
     """
     from hamnet.predict.batch import predict_files
     from hamnet.predict.ensemble import models_and_structures, spread_path
 
     report = Reporter(as_json)
     models, frames = models_and_structures([model, *structures])
+    if memory is not None:
+        _in_tiles(models, frames, output, memory, jobs, device, (overlap, reference), report)
+        return
     summary = predict_files(
         models, frames, output, overlap=overlap, reference=reference, device=device, on_event=report.line
     )
@@ -65,3 +76,37 @@ def predict(
             "least_overlap_eigenvalue": summary.least_overlap_eigenvalue,
         }
     )
+
+
+def _in_tiles(
+    models: list[Path],
+    frames: list[Path],
+    output: Path,
+    memory: str,
+    jobs: int,
+    device: str,
+    given: tuple[Path | None, Path | None],
+    report: Reporter,
+) -> None:
+    """`--memory`: one structure, tile by tile."""
+    from dataclasses import asdict
+
+    from hamnet.errors import ConfigError
+    from hamnet.predict.memory import parse_memory
+    from hamnet.predict.tiling import predict_file_in_tiles
+
+    if any(given):
+        raise ConfigError("--overlap and --reference hold whole matrices: they cannot be used with --memory")
+    summary = predict_file_in_tiles(
+        models, frames, output, parse_memory(memory), jobs=jobs, device=device, on_event=report.line
+    )
+    for remark in summary.remarks:
+        report.line(f"  note: {remark}")
+    report.line(
+        f"wrote {output}: {summary.atoms} atoms, {summary.pairs} pairs, {summary.tiles} tiles, "
+        f"{summary.seconds:.1f} s, peak memory {summary.peak_memory_gb:.2f} GB"
+    )
+    figures = asdict(summary)
+    figures["peak_memory_GB"] = figures.pop("peak_memory_gb")
+    figures["forecast_memory_GB"] = figures.pop("forecast_memory_gb")
+    report.result({**figures, "structures": 1, "output": str(output)})

@@ -96,7 +96,8 @@ def _preprocess(
     from hamnet_preprocess.collect import collect
 
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=reporter.console, transient=True) as progress:
+    silent = not reporter.console.is_terminal  # in a log file a bar that is taken away leaves an empty line
+    with Progress(*columns, console=reporter.console, transient=True, disable=silent) as progress:
         on_event = _show(progress.add_task, progress.update)
         result = collect(code, paths, output, jobs, allow_unconverged, on_event, refinement)
     _report(result, reporter)
