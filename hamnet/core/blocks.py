@@ -172,7 +172,7 @@ def species_groups(pairs: PairList, species: IntArray, n_species: int) -> list[t
     """Runs of equal (species_i, species_j) in a sorted pair list."""
     code = species[pairs.i] * n_species + species[pairs.j]
     starts = np.flatnonzero(np.diff(code, prepend=-1)).tolist()
-    stops = [*starts[1:], len(code)]
+    stops = [*starts[1:], len(code)] if starts else []
     return [
         (int(code[a] // n_species), int(code[a] % n_species), slice(a, b)) for a, b in zip(starts, stops, strict=True)
     ]

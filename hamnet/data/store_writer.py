@@ -193,17 +193,7 @@ class StoreWriter:
         return 1 + max((int(p.stem) for p in self._finished), default=-1)
 
     def _header(self) -> dict[str, str | int]:
-        basis = self._basis or OrbitalBasis(())
-        return {
-            "format": FORMAT_NAME,
-            "version": FORMAT_VERSION,
-            "written_by": f"hamnet {hamnet.__version__}",
-            "basis": basis.to_json(),
-            "basis_hash": basis.hash,
-            "spin": self._spin or "none",
-            "metadata": json.dumps(self._metadata),
-            **GLOSSARY,
-        }
+        return store_header(self._basis or OrbitalBasis(()), self._spin or "none", self._metadata)
 
     def _replace_output(self, sources: list[Path]) -> None:
         temporary = self.parts / "merged.tmp"
@@ -213,7 +203,7 @@ class StoreWriter:
             os.replace(temporary, self.path)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise _write_error(error, self.path) from error
+            raise write_error(error, self.path) from error
 
     def _rewrite(self, sources: list[Path]) -> None:
         """Merge with only the latest calculation of each name: a source has changed since it was read."""
@@ -228,6 +218,20 @@ class StoreWriter:
         for store in stores:
             store.close()
         os.replace(fresh, self.path)
+
+
+def store_header(basis: OrbitalBasis, spin: str, metadata: Mapping[str, str]) -> dict[str, str | int]:
+    """Attributes of a store's root."""
+    return {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "written_by": f"hamnet {hamnet.__version__}",
+        "basis": basis.to_json(),
+        "basis_hash": basis.hash,
+        "spin": spin,
+        "metadata": json.dumps(dict(metadata)),
+        **GLOSSARY,
+    }
 
 
 def write_store(
@@ -287,7 +291,7 @@ def _write_shard(target: Path, packer: Packer, header: Mapping[str, str | int], 
         os.replace(temporary, target)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise _write_error(error, output) from error
+        raise write_error(error, output) from error
     return target
 
 
@@ -326,7 +330,8 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_error(error: BaseException, path: Path) -> OSError:
+def write_error(error: BaseException, path: Path) -> OSError:
+    """What to tell the user when a store could not be written."""
     number = getattr(error, "errno", None) or 0
     if not number and "No space left" in str(error):
         number = errno.ENOSPC

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hamnet.core.blocks import BlockMatrix, species_groups
 from hamnet.core.pairs import PairList
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.irrep_blocks import channels_to_values
 from hamnet.errors import PhysicsError
-from hamnet.nn.graph import build_graph, collate
+from hamnet.nn.graph import Graph, build_graph, collate
 from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.moments import check_axis
 
 
 def evaluate(
@@ -20,6 +24,7 @@ def evaluate(
     pairs: PairList,
     device: torch.device,
     baseline: BlockMatrix | None = None,
+    receivers: NDArray[np.bool_] | None = None,
 ) -> BlockMatrix:
     """H of a structure on the given pairs: eV, float64 or complex128, hermitian to the last bit.
 
@@ -29,12 +34,18 @@ def evaluate(
         pairs: blocks wanted.
         device: where the network runs.
         baseline: what is added to the network's output, on the same pairs; None: nothing.
+        receivers: (n_atoms,) atoms that the messages must reach; None: all.
 
     Raises:
-        PhysicsError: the network gave a number that is not finite.
+        PhysicsError: the network gave a number that is not finite, or a collinear model got moments across z.
     """
     basis, spin = model.basis, model.spin
-    batch = collate([build_graph(structure, pairs, basis, model.statistics.message_cutoff)]).to(device)
+    if model.magnetic:
+        check_axis(structure, spin)
+    graph = build_graph(structure, pairs, basis, model.statistics.message_cutoff)
+    if receivers is not None:
+        graph = _received(graph, receivers)
+    batch = collate([graph]).to(device)
     with torch.no_grad():
         (channels,) = batch.unflatten(model(batch))
     n = basis.n_orbitals
@@ -47,3 +58,10 @@ def evaluate(
     if baseline is not None:
         matrix = matrix.with_values(matrix.values + baseline.values)
     return matrix if matrix.hermitian_residual()[0] == 0.0 else matrix.symmetrised()
+
+
+def _received(graph: Graph, receivers: NDArray[np.bool_]) -> Graph:
+    """The graph without messages to other atoms."""
+    keep = receivers[graph.edge_target]
+    changes = {name: getattr(graph, name)[keep] for name in ("edge_source", "edge_target", "edge_vector")}
+    return replace(graph, **changes)

@@ -86,6 +86,11 @@ class Predictor:
         return cls(load_checkpoint(path), device)
 
     @property
+    def model(self) -> Any:
+        """The network, on its device."""
+        return self._model
+
+    @property
     def basis(self) -> OrbitalBasis:
         """Orbitals of the species that the model knows."""
         return self.checkpoint.basis
@@ -173,7 +178,7 @@ class Predictor:
         if overlap is None:
             pairs = structure_pairs(structure, self.basis, self._reach)
             matrix = overlap_of(structure, self.basis, self.overlap_fit, pairs)
-            remarks += self._unseen(structure, matrix)
+            remarks += self.unseen_remarks(structure, self.unseen(structure, matrix.pairs))
         elif isinstance(overlap, BlockMatrix):
             matrix = overlap
         else:
@@ -188,7 +193,7 @@ class Predictor:
             hamiltonian,
             baseline if self._needs_reference else None,
             n_electrons=self.basis.n_electrons(structure.species),
-            provenance=self._provenance(),
+            provenance=self.provenance(),
         )
         least = least_overlap_eigenvalue(matrix)
         if least is not None and least <= 0:
@@ -207,10 +212,14 @@ class Predictor:
         known = self.checkpoint.baseline
         return known is not None and known.kind == "reference"
 
-    def _unseen(self, structure: AtomicStructure, matrix: BlockMatrix) -> Iterable[str]:
+    def unseen(self, structure: AtomicStructure, pairs: PairList) -> float:
+        """Largest distance (Angstrom) of a pair's length to any in the training set; 0 where that is not known."""
         if self.overlap_fit is None or has_exponents(structure, self.basis):
-            return
-        distance = self.overlap_fit.unseen(structure, self.basis, matrix.pairs)
+            return 0.0
+        return self.overlap_fit.unseen(structure, self.basis, pairs)
+
+    def unseen_remarks(self, structure: AtomicStructure, distance: float) -> Iterable[str]:
+        """What a user should know about distances that are this far (Angstrom) from the training set's."""
         if distance > UNSEEN_TOLERANCE:
             who = "the model" if has_radial_functions(structure, self.basis) else "the overlap (and the model)"
             yield (
@@ -218,7 +227,8 @@ class Predictor:
                 f"{who} extrapolates there"
             )
 
-    def _provenance(self) -> Provenance:
+    def provenance(self) -> Provenance:
+        """What a prediction says about where it comes from."""
         try:
             number = version("hamnet")
         except PackageNotFoundError:

@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_the_old_store_whole(tmp_path, monkeypatch, place):
 
 
 def test_hdf5s_own_words_for_a_full_disk(tmp_path):
-    error = store_writer._write_error(RuntimeError("errno = 28, error message = 'No space left on device'"), tmp_path)
+    error = store_writer.write_error(RuntimeError("errno = 28, error message = 'No space left on device'"), tmp_path)
     assert error.errno == errno.ENOSPC
 
 
