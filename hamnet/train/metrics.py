@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, eigh
 
+from hamnet.bands.band_structure import electrons
+from hamnet.bands.fermi import state_factor
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.bloch import BlochSum
 from hamnet.core.blocks import BlockMatrix
@@ -198,12 +200,10 @@ class Spectrum:
     def _choose(self) -> NDArray[np.bool_]:
         """Which eigenvalues count: bands about the Fermi level, or the occupied levels of a molecule."""
         calculation, true = self.calculation, self._true
-        electrons = calculation.n_electrons
-        if electrons is None:
-            electrons = calculation.basis.n_electrons(calculation.structure.species)
+        count = electrons(calculation)
         order = np.sort(true.ravel())
-        filled = int(round(electrons * len(true) / (2 if self.spin is Spin.NONE else 1)))
-        if electrons <= 0 and calculation.fermi_energy is not None:
+        filled = int(round((count or 0.0) * len(true) / state_factor(self.spin)))
+        if not count and calculation.fermi_energy is not None:
             filled = int((true < calculation.fermi_energy).sum())  # sources that name no electrons
         filled = min(max(filled, 1), len(order))
         if not calculation.structure.is_periodic:
