@@ -16,8 +16,8 @@ from hamnet.errors import PhysicsError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-LAPACK_FLOPS = {False: 60.0, True: 100.0}
-"""Real operations per cubed row of a complex generalised eigenproblem, without and with vectors."""
+LAPACK_FLOPS = 100.0
+"""Real operations per cubed row of a complex generalised eigenproblem with vectors."""
 
 
 class DenseEigensolver:
@@ -53,7 +53,7 @@ class DenseEigensolver:
 
     def need(self, kpoint: FloatArray, n_bands: int, certify: bool) -> Need:
         """Time and memory of LAPACK."""
-        seconds = self.n_channels * LAPACK_FLOPS[True] * self.n_rows**3 / machine_rate()
+        seconds = self.n_channels * LAPACK_FLOPS * self.n_rows**3 / machine_rate()
         return Need(seconds, dense_memory(self._hamiltonian, True), f"LAPACK, all states of {self.n_rows} rows")
 
     def window(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 from threadpoolctl import threadpool_limits
 
+from hamnet.bands.eigen import MINIMUM_RECIPROCAL_CONDITION
 from hamnet.bands.solvers.factor import Factor, Kind, NotPositiveDefinite, check_factor_memory, make_factor
 from hamnet.bands.solvers.lanczos import BLOCK, nearest_states
 from hamnet.bands.solvers.protocol import RESIDUAL_TOLERANCE, ChannelStates, Need
@@ -24,7 +25,6 @@ NUDGE = 1e-5
 """eV: how far a shift or a count that meets an eigenvalue is moved."""
 ASYMMETRY = 1e-6
 """eV: H further than this from hermitian is refused; only its upper triangle is read."""
-MINIMUM_RECIPROCAL_CONDITION = 1e-13
 
 
 class SparseEigensolver:
