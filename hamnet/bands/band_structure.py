@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hamnet.bands.eigen import DenseSolver, EigenSolver, check_memory
 from hamnet.bands.fermi import TEMPERATURE, FermiLevel, fermi_mesh, find_fermi, has_time_reversal
 from hamnet.bands.kpath import KPath
+from hamnet.bands.spin_texture import texture
 from hamnet.bands.weights import mulliken_weights, projection_groups
 from hamnet.core.bloch import BlochSum
 from hamnet.core.calculation import Calculation
@@ -60,6 +61,8 @@ class BandStructure:
         groups: names of the projections; weights: (n_spin, n_k, n_bands, n_groups) of sum 1; or empty and None.
         n_projected: (n_k,) modes of S projected out.
         first_band: index of the first band, counted from the lowest of the cell: above 0 for a window of a large cell.
+        spins: (n_spin, n_k, n_bands, 3) <s> of each state, from -1 to 1; None where not asked for.
+        spin_axis: 0, 1 or 2: the component that colours the plot; None: no colours.
     """
 
     path: KPath
@@ -73,6 +76,8 @@ class BandStructure:
     weights: FloatArray | None = None
     n_projected: NDArray[np.int64] | None = None
     first_band: int = 0
+    spins: FloatArray | None = None
+    spin_axis: int | None = None
 
     @property
     def valence_edge(self) -> BandEdge | None:
@@ -147,6 +152,7 @@ def compute_bands(
     project_overlap: float | None = None,
     progress: Progress | None = None,
     solver: EigenSolver | None = None,
+    spin_axis: int | None = None,
 ) -> BandStructure:
     """Bands of H and S along a path.
 
@@ -157,24 +163,29 @@ def compute_bands(
         project_overlap: modes of S(k) below this are projected out; None refuses a bad S(k).
         progress: called with (done, all) after each k-point.
         solver: finds the states; None is the dense LAPACK one.
+        spin_axis: 0, 1 or 2: find <s> of each state, and this component colours the plot.
 
     Raises:
-        PhysicsError: no Hamiltonian, S(k) is not positive definite, or memory does not suffice.
+        PhysicsError: no Hamiltonian, S(k) is not positive definite, memory does not suffice, or H has no spin to show.
     """
     if calculation.hamiltonian is None:
         raise PhysicsError("this calculation has no Hamiltonian (overlap only): bands need H and S")
     hamiltonian, overlap = BlochSum(calculation.hamiltonian), BlochSum(calculation.overlap)
     solver = DenseSolver(project_overlap) if solver is None else solver
-    vectors = project != "none"
+    if spin_axis is not None and hamiltonian.spin is Spin.NONE:
+        raise PhysicsError("this Hamiltonian has no spin: bands by spin need collinear or spinor blocks")
+    vectors = project != "none" or spin_axis is not None
     check_memory(hamiltonian, vectors)
     groups, table = _projection(calculation, hamiltonian, project)
-    energies, weights, projected = [], [], []
+    energies, weights, projected, spins = [], [], [], []
     for done, k in enumerate(path.kpoints):
         states = solver.solve(hamiltonian, overlap, k, vectors)
         energies.append(states.energies)
         projected.append(states.n_projected)
-        if vectors:
+        if groups:
             weights.append(mulliken_weights(states, table))
+        if spin_axis is not None:
+            spins.append(texture(states, hamiltonian.spin))
         if progress is not None:
             progress(done + 1, len(path.kpoints))
     fermi = fermi_level(calculation, hamiltonian, overlap, solver)
@@ -187,8 +198,10 @@ def compute_bands(
         electrons(calculation),
         calculation.structure,
         groups,
-        np.stack(weights, axis=1) if vectors else None,
+        np.stack(weights, axis=1) if groups else None,
         np.array(projected),
+        spins=np.stack(spins, axis=1) if spins else None,
+        spin_axis=spin_axis,
     )
 
 

@@ -15,6 +15,7 @@ from hamnet.core.files import whole_file
 def write_csv(bands: BandStructure, path: Path) -> None:
     """One line for each state: spin, k index, distance, k, band, energy, energy from the Fermi level, weights."""
     header = ["spin", "k_index", "distance_1_per_A", "k1", "k2", "k3", "band", "energy_eV", "energy_minus_fermi_eV"]
+    header += [] if bands.spins is None else ["s_x", "s_y", "s_z"]
     header += [f"weight_{name.replace(' ', '_')}" for name in bands.groups]
 
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
@@ -24,7 +25,8 @@ def write_csv(bands: BandStructure, path: Path) -> None:
             place = [f"{bands.path.distances[k]:.8f}", *(f"{x:.10f}" for x in bands.path.kpoints[k])]
             relative = "" if bands.fermi_energy is None else f"{energy - bands.fermi_energy:.9f}"
             weights = [] if bands.weights is None else [f"{w:.6f}" for w in bands.weights[s, k, n]]
-            table.writerow([s, k, *place, bands.first_band + n, f"{energy:.9f}", relative, *weights])
+            spins = [] if bands.spins is None else [f"{x:.6f}" for x in bands.spins[s, k, n]]
+            table.writerow([s, k, *place, bands.first_band + n, f"{energy:.9f}", relative, *spins, *weights])
 
 
 def write_h5(bands: BandStructure, path: Path) -> None:
@@ -61,6 +63,8 @@ def _fill(file: h5py.File, bands: BandStructure) -> None:
         put("n_electrons", bands.n_electrons, "", "electrons in the cell")
     if bands.n_projected is not None:
         put("n_projected", bands.n_projected, "", "(n_k,) modes of S projected out")
+    if bands.spins is not None:
+        put("spins", bands.spins, "", "(n_spin, n_k, n_bands, 3), <s_x>, <s_y>, <s_z> from -1 to 1")
     if bands.weights is not None:
         put("weights", bands.weights, "", "(n_spin, n_k, n_bands, n_groups), Mulliken, sum 1")
         put("weight_groups", np.array(bands.groups, dtype=h5py.string_dtype()), "", "names of the groups")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamnet.bands.band_structure import BandStructure
 from hamnet.bands.kpath import KPath
+from hamnet.bands.plot_spin import draw_spins
 from hamnet.core.files import whole_file
 from hamnet.core.reference import ReferenceBands
 
@@ -89,7 +90,8 @@ def _pieces(bands: BandStructure) -> list[slice]:
 
 def _draw(axes: Any, bands: BandStructure, x: FloatArray, zero: float, label: str = "") -> None:
     names = ("spin up", "spin down") if bands.energies.shape[0] == 2 else ("",)
-    fat = bands.weights is not None
+    coloured = bands.spin_axis is not None and bands.spins is not None
+    fat = bands.weights is not None or coloured
     for s, name in enumerate(names):
         colour = "#9aa3ad" if fat else SPIN_COLOURS[s]
         for piece in _pieces(bands):
@@ -99,7 +101,9 @@ def _draw(axes: Any, bands: BandStructure, x: FloatArray, zero: float, label: st
             lines = axes.plot(xs, y, **style)
             if piece.start == 0 and not fat and (text := ", ".join(filter(None, (label, name)))):
                 lines[0].set_label(text)
-    if fat:
+    if coloured:
+        draw_spins(axes, bands, x, zero)
+    elif fat:
         _draw_weights(axes, bands, x, zero)
 
 

@@ -39,6 +39,7 @@ class StudySettings:
         reference_name: what the legend calls the reference; empty: its file name.
         name: what the legend calls these bands; empty: "predicted", or that they were computed from a code's H and S.
         large: means for large cells; None: all bands by LAPACK.
+        spin_axis: 0, 1 or 2: <s> of each state goes into the files, and this component colours the plot.
     """
 
     path: str | None = None
@@ -51,6 +52,7 @@ class StudySettings:
     reference_name: str = ""
     name: str = ""
     large: LargeSettings | None = None
+    spin_axis: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,8 @@ def study_bands(
     solver = DenseSolver(settings.project_overlap)
     masses: tuple[EffectiveMass, ...] = ()
     if settings.large is None:
-        bands = compute_bands(calculation, path, settings.project_by, solver=solver, progress=progress)
+        axis = settings.spin_axis
+        bands = compute_bands(calculation, path, settings.project_by, None, progress, solver, axis)
         masses = effective_masses(calculation, bands, solver)
     else:
         bands = _window(calculation, path, settings, settings.large, output, on_line)

@@ -22,6 +22,7 @@ VERBS = (
     "overlap",
     "bands",
     "fermi",
+    "moments",
     "dos",
     "unfold",
     "demo",

@@ -51,6 +51,7 @@ def bands(
     window: Annotated[str | None, typer.Option(help='Compare only in eV about E_F: "-10,5", or "5" for both.')] = None,
     project: Annotated[bool, typer.Option("--project", help="Draw fat bands: weights of species or orbitals.")] = False,
     project_by: Annotated[str, typer.Option(help="What --project draws: orbital or species.")] = "orbital",
+    spin: Annotated[str | None, typer.Option("--spin", help="Colour by the spin of each state: x, y or z.")] = None,
     project_overlap: Annotated[float | None, typer.Option(help="Project out modes of S(k) below this.")] = None,
     name: NameOption = None,
     index: IndexOption = None,
@@ -82,6 +83,7 @@ def bands(
         "/".join(Path(label).parts[-2:]),
         "" if compare is None else compare.name,
         large=None if n_bands is None else LargeSettings(n_bands, around, engine, threads, jobs, certify),
+        spin_axis=parse_axis(spin, project or n_bands is not None),
     )
     reference = None if compare is None else _load_reference(compare, label)
     study = study_bands(calculation, output, reference, settings, reporter.line, _progress(reporter))
@@ -109,6 +111,25 @@ def parse_window(text: str | None) -> tuple[float, float] | None:
             f'--window {text!r}: expected "low,high" in eV about the Fermi level as "-10,5", or one number'
         )
     return numbers[0], numbers[1]
+
+
+def parse_axis(text: str | None, taken: bool) -> int | None:
+    """0, 1, 2 from "x", "y", "z".
+
+    Args:
+        text: what was given.
+        taken: something else is drawn already, or the states are those of a large cell.
+
+    Raises:
+        ConfigError: another text, or both at once.
+    """
+    if text is None:
+        return None
+    if text not in ("x", "y", "z"):
+        raise ConfigError(f"--spin {text!r}: expected x, y or z")
+    if taken:
+        raise ConfigError("--spin goes with neither --project nor --bands: give one of them")
+    return "xyz".index(text)
 
 
 def _load_reference(path: Path, label: str) -> ReferenceBands | Calculation:
