@@ -64,18 +64,8 @@ def predict(
     )
     if summary.spreads:
         report.line(f"wrote {spread_path(output)}: spread of the models, block by block, eV")
-    report.result(
-        {
-            "seconds": summary.seconds,
-            "peak_memory_GB": summary.peak_memory_gb,
-            "pairs": summary.pairs,
-            "structures": summary.structures,
-            "output": str(output),
-            "spread": str(spread_path(output)) if summary.spreads else None,
-            "remarks": summary.remarks,
-            "least_overlap_eigenvalue": summary.least_overlap_eigenvalue,
-        }
-    )
+    spread = str(spread_path(output)) if summary.spreads else None
+    report.result(summary.figures() | {"output": str(output), "spread": spread})
 
 
 def _in_tiles(

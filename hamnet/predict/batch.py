@@ -34,6 +34,17 @@ class Summary:
     spreads: dict[str, tuple[PairList, NDArray[np.float64]]] = field(default_factory=dict)
     """Of an ensemble: pairs and spread (eV) of each structure."""
 
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready, without the spreads, which have a file of their own."""
+        return {
+            "seconds": self.seconds,
+            "peak_memory_GB": self.peak_memory_gb,
+            "pairs": self.pairs,
+            "structures": self.structures,
+            "remarks": self.remarks,
+            "least_overlap_eigenvalue": self.least_overlap_eigenvalue,
+        }
+
 
 def predict_files(
     model: Path | Sequence[Path],
