@@ -14,9 +14,9 @@ from hamnet.core.pairs import PairList, orbital_pairs
 from hamnet.core.rotation import rotate_blocks
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
-from hamnet.errors import BasisError, FormatError, PhysicsError
 from hamnet.data.radial_spline import RadialSpline, fit_radial
 from hamnet.data.two_centre import TwoCentreFit
+from hamnet.errors import BasisError, FormatError, PhysicsError
 
 RADIUS = 3.0  # Angstrom; Gaussians with exponent >= 0.45 / bohr^2 overlap less than 1e-12 at twice this
 
