@@ -18,6 +18,7 @@ from hamnet.core.units import BOLTZMANN, HARTREE
 from hamnet.errors import FormatError, PhysicsError
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, structure_of
 from hamnet_preprocess.pyscf_chkfile import is_chkfile, state_from_file
+from hamnet_preprocess.pyscf_moments import mulliken_moments
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 from hamnet_preprocess.pyscf_periodic import (
     OFF_MESH_TOLERANCE,
@@ -78,7 +79,7 @@ def calculation_of(
 ) -> Calculation:
     """Calculation in hamnet's units and orbital order."""
     basis, species = basis_of(state.mol)
-    structure = structure_of(state.mol, species, basis)
+    structure = replace(structure_of(state.mol, species, basis), moments=mulliken_moments(state))
     fermi = _fermi(state) * HARTREE
     if state.kpoints is None:
         overlap = dense_to_blocks(state.overlap[0], basis, species).symmetrised()
