@@ -37,8 +37,8 @@ OnEvent = Callable[[str], None]
 
 SAMPLES = (100, 400)
 """Atoms of the tiles that are measured before the plan is made."""
-LARGEST_TILE = 4000
-"""Atoms: beyond this the share of the halo hardly falls."""
+LARGEST_TILE = 1000
+"""Atoms: beyond this the halo's share falls less than arrays too large for the caches cost."""
 USABLE = 0.8
 """Part of the stated memory that the plan fills: allocators keep some back."""
 GIGA = 1e9

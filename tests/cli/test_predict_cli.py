@@ -70,3 +70,17 @@ def test_an_absent_model_is_one_message(
     assert stop.value.code == 1
     assert "no checkpoint at" in capsys.readouterr().err
     assert not (tmp_path / "H.h5").exists()
+
+
+def test_memory_predicts_tile_by_tile_into_a_store(tmp_path: Path, checkpoint: Path, poscar: Path) -> None:
+    output = tmp_path / "H.h5"
+    command = ["predict", str(checkpoint), str(poscar), "-o", str(output), "--memory", "8GB", "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert (figures["atoms"], figures["tiles"]) == (2, 1)
+    assert figures["forecast_seconds"] > 0
+    assert 0 < figures["peak_memory_GB"] < 8
+    with Store(output) as store:
+        assert store.read("POSCAR").overlap.pairs.n_pairs == figures["pairs"]
+    assert CliRunner().invoke(app, [*command, "--overlap", str(output)]).exit_code != 0
