@@ -19,8 +19,7 @@ from hamnet.nn.frames import EdgeFrames
 from hamnet.nn.graph import GraphBatch, PairGroup
 from hamnet.nn.interaction import Interaction
 from hamnet.nn.moments import MomentEmbedding, odd_channels
-from hamnet.nn.pair_features import PairFeatures, Sector
-from hamnet.nn.so2 import O2Features
+from hamnet.nn.pair_features import PairFeatures
 from hamnet.nn.statistics import Statistics
 
 DEFAULT_LMAX = 4
@@ -155,26 +154,36 @@ class HamiltonianModel(torch.nn.Module):
                     blocks = self._readout(group)(on_site.index_select(0, batch.pair_i[group.pairs]))
                     parts[k] = self._symmetrised(blocks, int(self.basis.n_orbitals[group.species_i]))
         if hops:
-            sizes = [len(group.pairs) for _, group in hops]
-            features, frames, distance = self._pairs(batch, nodes, torch.cat([group.pairs for _, group in hops]))
-            own = {sector: f.to(self.dtype).split(sizes) for sector, f in features.items()}
-            with torch.autocast(nodes.device.type, enabled=False):
-                for n, ((k, group), length) in enumerate(zip(hops, torch.split(distance, sizes), strict=True)):
-                    readout = self._readout(group)
-                    matrix = torch.split(frames.matrix(readout.lmax), sizes)[n]
-                    parts[k] = readout({sector: f[n] for sector, f in own.items()}, matrix, length)
+            parts |= self._hops(batch, nodes, hops)
         return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
 
-    def _pairs(
-        self, batch: GraphBatch, nodes: torch.Tensor, pairs: torch.Tensor
-    ) -> tuple[dict[Sector, O2Features], EdgeFrames, torch.Tensor]:
-        """Features, frames and distances of the given pairs."""
-        vector, i, j = batch.pair_vector[pairs], batch.pair_i[pairs], batch.pair_j[pairs]
-        distance = vector.norm(dim=-1)
-        cutoff = self.pair_cutoffs.to(vector.device)[batch.species[i], batch.species[j]]
-        frames = EdgeFrames(vector, self.dtype)
-        features = self.pair_features(nodes, i, j, frames, (distance / cutoff).to(self.dtype))
-        return features, frames, distance.to(self.dtype)
+    def _hops(
+        self, batch: GraphBatch, nodes: torch.Tensor, hops: list[tuple[int, PairGroup]]
+    ) -> dict[int, torch.Tensor]:
+        """Off-site blocks by number of the group; pairs beyond the cutoff are zero and cost nothing."""
+        vectors = [batch.pair_vector[group.pairs] for _, group in hops]
+        scaled = [
+            v.norm(dim=-1) / self.pair_cutoffs[g.species_i, g.species_j]
+            for v, (_, g) in zip(vectors, hops, strict=True)
+        ]
+        near = [torch.nonzero(x < 1).squeeze(1) for x in scaled]
+        sizes = [len(kept) for kept in near]
+        pairs = torch.cat([group.pairs[kept] for (_, group), kept in zip(hops, near, strict=True)])
+        vector = batch.pair_vector[pairs]
+        frames, lengths = EdgeFrames(vector, self.dtype), vector.norm(dim=-1).to(self.dtype)
+        within = torch.cat([x[kept] for x, kept in zip(scaled, near, strict=True)]).to(self.dtype)
+        features = self.pair_features(nodes, batch.pair_i[pairs], batch.pair_j[pairs], frames, within)
+        own = {sector: f.to(self.dtype).split(sizes) for sector, f in features.items()}
+        parts = {}
+        with torch.autocast(nodes.device.type, enabled=False):
+            for n, ((k, group), length) in enumerate(zip(hops, torch.split(lengths, sizes), strict=True)):
+                readout = self._readout(group)
+                matrix = torch.split(frames.matrix(readout.lmax), sizes)[n]
+                blocks = readout({sector: f[n] for sector, f in own.items()}, matrix, length)
+                if sizes[n] < len(group.pairs):
+                    blocks = blocks.new_zeros((len(group.pairs), blocks.shape[1])).index_copy(0, near[n], blocks)
+                parts[k] = blocks
+        return parts
 
     def _symmetrised(self, blocks: torch.Tensor, n: int) -> torch.Tensor:
         """On-site blocks are their own partners: (B + s B^T) / 2."""

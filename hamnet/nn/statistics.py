@@ -22,8 +22,12 @@ FloatArray = NDArray[np.float64]
 
 MOLECULE_MESSAGE_CUTOFF = 5.0
 """Reach of messages (Angstrom) where the orbitals have no sharp radius and the configuration gives none."""
-PAIR_CUTOFF_MARGIN = 1.5
-"""Orbitals without a sharp radius: pairs may be this much longer than the longest pair of the training set."""
+MOLECULE_MARGIN = 1.5
+"""Orbitals without a sharp radius: pairs may be this much longer than the longest pair of molecules seen."""
+CRYSTAL_MARGIN = 1.1
+"""A crystal shows pairs of every length, so that H's own reach is seen."""
+NEGLIGIBLE = 1e-5
+"""eV: orbitals without a sharp radius reach as far as some number of a block is larger than this."""
 LARGEST_SAMPLE = 50_000
 """Pairs of a group that enter the statistics: enough for a mean, small enough for memory."""
 SCALE_FLOOR = 1e-3
@@ -122,6 +126,7 @@ def fit_statistics(
         sums.add(
             calculation.hamiltonian,
             np.linalg.norm(calculation.hamiltonian.pairs.vectors(calculation.structure), axis=1),
+            CRYSTAL_MARGIN if calculation.structure.is_periodic else MOLECULE_MARGIN,
         )
     if message_cutoff is None:
         raise PhysicsError("no calculations to take statistics from: the training part is empty")
@@ -147,8 +152,8 @@ class _Sums:
         self.rows: dict[tuple[int, int, bool], list[FloatArray]] = {}
         self.distances: dict[tuple[int, int, bool], list[FloatArray]] = {}
 
-    def add(self, matrix: BlockMatrix, distance: FloatArray) -> None:
-        """Take in one Hamiltonian; `distance` (n_pairs,) in Angstrom."""
+    def add(self, matrix: BlockMatrix, distance: FloatArray, margin: float) -> None:
+        """Take in one Hamiltonian; `distance` (n_pairs,) in Angstrom; pairs may be longer than its own by `margin`."""
         for group in matrix.groups():
             a, b = group.species_i, group.species_j
             irreps = self.irreps.setdefault(
@@ -159,7 +164,8 @@ class _Sums:
             channels = values_to_channels(group.blocks.ravel(), self.spin, shapes, self.magnetic)
             coefficients = channels.reshape(count, -1) @ irreps.matrix
             lengths = distance[group.pairs]
-            self.longest[a, b] = max(self.longest[a, b], float(lengths.max()))
+            felt = np.abs(group.blocks).reshape(count, -1).max(axis=1) > NEGLIGIBLE
+            self.longest[a, b] = max(self.longest[a, b], margin * float(lengths[felt].max(initial=0.0)))
             on_site = matrix.pairs.on_site[group.pairs]
             for wanted in (True, False):
                 chosen = on_site == wanted
@@ -169,9 +175,9 @@ class _Sums:
                     self.distances.setdefault((a, b, wanted), []).append(lengths[chosen])
 
     def pair_cutoffs(self) -> FloatArray:
-        """Radii add up; without radii the longest pair seen, with a margin."""
+        """Radii add up; without radii the longest pair that H feels, with a margin."""
         radii = [species.radius for species in self.basis.species]
-        table = np.maximum(self.longest, self.longest.T) * PAIR_CUTOFF_MARGIN
+        table = np.maximum(self.longest, self.longest.T)
         table = np.maximum(table, MOLECULE_MESSAGE_CUTOFF)
         for a, first in enumerate(radii):
             for b, second in enumerate(radii):
