@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_cases import crystal, model_of, predict_all
 from training_cases import small_config, small_store, small_train
 
 from hamnet.core.basis import OrbitalBasis, Shell, Species
+from hamnet.core.bloch import BlochSum
 from hamnet.core.spin import Spin
 from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.nn.model import HamiltonianModel
@@ -50,6 +52,20 @@ def test_species_in_another_order_keep_their_weights(trained: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     # the columns of the two species have changed places
     assert torch.equal(turned.embedding.weight, source.embedding.weight.flip(1))
+
+
+@pytest.mark.parametrize("spin", Spin, ids=lambda spin: spin.value)
+def test_species_in_another_order_give_the_same_hamiltonian(spin: Spin) -> None:
+    source = model_of(spin)
+    basis = OrbitalBasis(source.basis.species[::-1])
+    turned = with_basis(source, basis, [1, 0], seed=5)
+    take_over(turned, source)
+    structure = crystal(3)
+    other = replace(structure, species=1 - structure.species)
+    (mine,), (theirs,) = predict_all(turned, [other]), predict_all(source, [structure])
+    # blocks stand in the order of the species: compare the matrices; float64, sums in another order
+    at = np.array([0.1, 0.2, 0.3])
+    np.testing.assert_allclose(BlochSum(mine).dense(at), BlochSum(theirs).dense(at), rtol=0, atol=1e-9)
 
 
 def test_every_weight_that_grows_with_the_species_is_known_by_name(trained: Path) -> None:
