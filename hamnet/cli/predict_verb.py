@@ -58,10 +58,8 @@ def predict(
     summary = predict_files(
         models, frames, output, overlap=overlap, reference=reference, device=device, on_event=report.line
     )
-    report.line(
-        f"wrote {output}: {summary.structures} structure(s), {summary.pairs} pairs, "
-        f"{summary.seconds:.2f} s, peak memory {summary.peak_memory_gb:.2f} GB"
-    )
+    done = f"{summary.structures} structure(s), {summary.pairs} pairs, {summary.seconds:.2f} s"
+    report.line(f"wrote {output}: {done}, peak memory {summary.peak_memory_gb:.2f} GB")
     if summary.spreads:
         report.line(f"wrote {spread_path(output)}: spread of the models, block by block, eV")
     spread = str(spread_path(output)) if summary.spreads else None
