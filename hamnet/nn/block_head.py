@@ -53,7 +53,7 @@ class OnSiteReadout(torch.nn.Module):
 
     def __init__(self, layout: FeatureLayout, irreps: BlockIrreps, statistics: GroupStatistics) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.terms = layout, irreps.terms
         self.runs = _runs(irreps.terms)
         self.weights = torch.nn.ParameterList()
         for count, l, parity, grade in self.runs:
@@ -101,6 +101,7 @@ class PairReadout(torch.nn.Module):
         signs: NDArray[np.float64] | None,
     ) -> None:
         super().__init__()
+        self.terms = irreps.terms
         self.lmax = max(term.l for term in irreps.terms)
         self.grades = tuple(g for g in GRADES if any(t.grade == g for t in irreps.terms) and (g, 1) in hidden)
         partners = None if signs is None else exchange_partners(irreps, signs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import Statistics, fit_statistics
 from hamnet.predict.overlap import fit_overlap
 from hamnet.train.finetune import covers, take_over
+from hamnet.train.spin_start import can_widen, widen_heads, widened_statistics
 
 OVERLAP_SAMPLES = 200
 """The overlap is fitted to at most this many calculations: it depends on pairs alone."""
@@ -48,8 +49,10 @@ class Starter:
 
     def run(self) -> Checkpoint:
         """Untrained model, or one with weights taken over, and what is saved beside it."""
-        kept = self._kept()
-        if kept is None:
+        kept, widened = self._kept(), self._widened()
+        if widened is not None:
+            basis, baseline, statistics = widened
+        elif kept is None:
             basis = self.stores.basis
             baseline, statistics = self._fitted(basis)
         else:
@@ -60,6 +63,9 @@ class Starter:
             result = take_over(model, self.source.model)
             for line in result.lines():
                 self.on_line(line)
+            if widened is not None:
+                count = widen_heads(model, self.source.model)
+                self.on_line(f"starts as the {self.source.spin.value} model; {count} weights of heads are its A_0")
             metadata |= {"from": self.source.sha256, "taken_over": result.numbers}
         arrays, figures = self._overlap()
         if kept is not None and kept.basis.hash != self.stores.basis.hash:
@@ -72,8 +78,7 @@ class Starter:
         source = self.source
         if source is None or source.spin is not self.stores.spin or not covers(source.basis, self.stores.basis):
             return None
-        asked = None if source.baseline is None else source.baseline.kind
-        if self.config.network.baseline != (asked or "none"):
+        if not self._same_baseline(source):
             return None
         if not source.statistics.magnetic and self._magnetic(source.basis):
             return None
@@ -84,6 +89,27 @@ class Starter:
         }
         known = {(a, b) for a, b, _ in source.statistics.groups}
         return source if couples <= known else None
+
+    def _widened(self) -> tuple[OrbitalBasis, Baseline | None, Statistics] | None:
+        """Starting point of a model that has all that the trained one has, and spin beside it; None: another case."""
+        source, stores = self.source, self.stores
+        if source is None or source.basis.hash != stores.basis.hash:
+            return None
+        magnetic = self._magnetic(source.basis)
+        if not can_widen(source.model, stores.spin, magnetic) or not self._same_baseline(source):
+            return None
+        old = source.baseline
+        baseline = None if old is None else replace(old, spin=stores.spin)
+        whole = Baseline("none", stores.spin) if baseline is None else baseline
+        remainders = (whole.remainder(c) for c in self._read(self.split.train, source.basis))
+        fitted = fit_statistics(remainders, source.basis, stores.spin, self.config.network, magnetic)
+        if not set(fitted.groups) <= set(source.statistics.groups):
+            return None
+        spins = (stores.spin, source.spin)
+        return source.basis, baseline, widened_statistics(fitted, source.statistics, source.basis, spins)
+
+    def _same_baseline(self, source: Checkpoint) -> bool:
+        return self.config.network.baseline == ("none" if source.baseline is None else source.baseline.kind)
 
     def _fitted(self, basis: OrbitalBasis) -> tuple[Baseline | None, Statistics]:
         baseline = Baseline.fit(self.config.network.baseline, self._read(self.split.train, basis), self.stores.spin)
