@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,15 @@ def test_help_is_quick() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-c", "from hamnet.cli import main; main()", "--help"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
         assert all(verb in done.stdout for verb in VERBS)
-    # The promise is 1 s on an idle machine; twice that, best of three, because the machine is shared.
-    assert min(seconds) < 2
+    # The promise is 1 s on an idle machine. Processor time, best of three, because the machine is shared: 0.4 s in 2026-11.
+    assert min(seconds) < 1
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
