@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
-import resource
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def test_help_is_quick() -> None:
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
         assert all(verb in done.stdout for verb in VERBS)
-    # The promise is 1 s on an idle machine. Processor time, best of three, because the machine is shared: 0.4 s in 2026-11.
+    # The promise is 1 s. Processor time, best of three, because the machine is shared; 0.4 s when this was written.
     assert min(seconds) < 1
 
 
