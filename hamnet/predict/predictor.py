@@ -21,6 +21,7 @@ from hamnet.core.pairs import PairList
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
+from hamnet.nn.moments import has_moments
 from hamnet.predict.evaluate import evaluate
 from hamnet.predict.overlap import (
     OverlapFit,
@@ -183,6 +184,11 @@ class Predictor:
             matrix = overlap
         else:
             matrix = overlap_from_file(Path(overlap), structure, self.basis)
+        if self._model.magnetic and not has_moments(structure):
+            remarks.append(
+                "the model takes magnetic moments and no atom has one, so that H is that without magnetism: "
+                "set ASE's initial_magmoms, pymatgen's magmom or AtomicStructure.moments"
+            )
         baseline = self.baseline(structure, matrix.pairs, reference)
         hamiltonian = evaluate(self._model, structure, matrix.pairs, self.device, baseline)
         seconds = time.perf_counter() - start
