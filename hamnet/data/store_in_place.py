@@ -105,6 +105,17 @@ def float_factor(spin: Spin) -> int:
     return spin.factor * (2 if spin is Spin.SPINOR else 1)
 
 
+def store_size(layout: PairLayout, spin: Spin) -> int:
+    """Bytes of the filled datasets, nearly the whole file.
+
+    Args:
+        layout: of the pairs.
+        spin: layout of H.
+    """
+    numbers = {"pairs": layout.n_pairs, "values": layout.n_values * (1 + float_factor(spin))}
+    return sum(n * TABLES[name][0].itemsize * int(np.prod(TABLES[name][1])) for name, n in numbers.items())
+
+
 def make_store(
     path: Path, name: str, calculation: Calculation, spin: Spin, layout: PairLayout, fingerprint: str = ""
 ) -> None:

@@ -7,41 +7,37 @@ with the tiles that are left. The store takes its name when the last tile is in.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hamnet.core.calculation import Calculation
-from hamnet.core.files import whole_file
-from hamnet.core.structure import AtomicStructure
-from hamnet.data.store_in_place import PairLayout, make_store, no_overlap
 from hamnet.errors import ConfigError, HamnetError
 from hamnet.predict.batch import named_frames
 from hamnet.predict.ensemble import model_files
-from hamnet.predict.memory import peak_memory, reset_peak, resident_memory
+from hamnet.predict.memory import peak_memory, reset_peak
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.tile import TileEvaluator
+from hamnet.predict.tile_plan import (
+    GIGA,
+    Measured,
+    OnEvent,
+    TilePlan,
+    earlier_plan,
+    fingerprint,
+    measure,
+    needed_memory,
+    new_plan,
+    say_forecast,
+    store_plan,
+    tile_count,
+    tiles_left,
+)
 from hamnet.predict.tile_runs import TileReport, run_tiles
-
-IntArray = NDArray[np.int64]
-OnEvent = Callable[[str], None]
-
-SAMPLES = (100, 400)
-"""Atoms of the tiles that are measured before the plan is made."""
-LARGEST_TILE = 1000
-"""Atoms: beyond this the halo's share falls less than arrays too large for the caches cost."""
-USABLE = 0.8
-"""Part of the stated memory that the plan fills: allocators keep some back."""
-GIGA = 1e9
 
 
 @dataclass(frozen=True)
@@ -66,50 +62,6 @@ class TiledSummary:
     forecast_memory_gb: float
     peak_memory_gb: float
     remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What two tiles took: seconds for each atom, bytes of a tile and what each further atom adds.
-
-    Args:
-        seconds: for each atom of a tile of the larger size.
-        memory: bytes at the peak with such a tile; by_atom: for each atom more.
-        atoms: of that tile.
-    """
-
-    seconds: float
-    memory: float
-    by_atom: float
-    atoms: int
-
-    def at(self, atoms: int) -> float:
-        """Bytes at the peak with tiles of so many atoms; the halo's share falls, so this is rather too much."""
-        return self.memory + self.by_atom * max(atoms - self.atoms, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class TilePlan:
-    """How a structure is cut, and where everything stands.
-
-    Args:
-        tile: (n_atoms,) number of the tile of each atom.
-        layout: of the pairs.
-        memory: bytes that a process needs; 0: not measured.
-    """
-
-    tile: IntArray
-    layout: PairLayout
-    memory: float
-
-    @property
-    def n_tiles(self) -> int:
-        """Number of tiles."""
-        return int(self.tile.max()) + 1
-
-    def atoms(self, tile: int) -> IntArray:
-        """Atoms of a tile, sorted."""
-        return np.flatnonzero(self.tile == tile)
 
 
 def predict_in_tiles(
@@ -138,26 +90,30 @@ def predict_in_tiles(
         on_event: called with one line for each thing that a person should see.
 
     Raises:
-        ConfigError: the memory is too small for the smallest tile, or the model cannot predict in tiles.
+        ConfigError: the memory is too small for the smallest tile, the disk too full, there is no such folder, or the
+            model cannot predict in tiles.
         BasisError, PhysicsError: the structure cannot be predicted.
         OSError: the store cannot be written.
     """
+    _check_place(output)
     predictor = Predictor.load(model, device)
     start = time.perf_counter()
     structure = predictor.structure(atoms)
     evaluator = TileEvaluator(predictor, structure)
     folder = output.with_name(output.name + ".tiles")
-    key = _fingerprint(predictor, structure, name)
-    plan, measured = _taken_up(folder, key, evaluator, memory / jobs, tile_atoms), None
+    key = fingerprint(predictor, structure, name)
+    plan, measured = earlier_plan(folder, key, evaluator, memory / jobs, tile_atoms), None
     peak = 0
     if plan is None:
-        measured = _measure(evaluator)
-        n_tiles = _n_tiles(measured, structure.n_atoms, memory, jobs, tile_atoms)
-        _say(evaluator, measured, n_tiles, jobs, on_event)
-        plan = _new_plan(evaluator, n_tiles, measured, on_event)
-        _store_plan(folder, key, name, plan, evaluator)
+        if folder.exists():
+            on_event(f"{folder} belongs to another model, to other atoms or to more memory: its tiles are done again")
+        measured = measure(evaluator)
+        n_tiles = tile_count(measured, structure.n_atoms, memory, jobs, tile_atoms)
+        say_forecast(evaluator, measured, n_tiles, jobs, on_event)
+        plan = new_plan(evaluator, n_tiles, measured, on_event)
+        store_plan(folder, key, name, plan, evaluator)
         peak = peak_memory()
-    left, before = _left(folder, plan.n_tiles)
+    left, before = tiles_left(folder, plan.n_tiles)
     if before:
         on_event(f"{before} of {plan.n_tiles} tiles are taken from {folder}")
     reset_peak()
@@ -188,7 +144,7 @@ def _summary(
         plan.n_tiles,
         before,
         math.nan if measured is None else measured.seconds * structure.n_atoms / jobs,
-        math.nan if measured is None else _need(measured, largest, jobs) / GIGA,
+        math.nan if measured is None else needed_memory(measured, largest, jobs) / GIGA,
         peak / GIGA,
         tuple(evaluator.predictor.unseen_remarks(structure, unseen)),
     )
@@ -202,136 +158,12 @@ def _peak(reports: list[TileReport]) -> int:
     return sum(peaks.values())
 
 
-# ---------------------------------------------------------------- the plan
-
-
-def _measure(evaluator: TileEvaluator) -> Measured:
-    """Two tiles from the middle of the structure, evaluated and thrown away."""
-    n = evaluator.structure.n_atoms
-    nothing = np.zeros((n, len(evaluator.n_orbitals)), dtype=np.int64)
-    layout = PairLayout(evaluator.structure.species, evaluator.n_orbitals, nothing, nothing)
-    found: list[tuple[int, float, float]] = []
-    for size in sorted({min(size, n) for size in SAMPLES}):
-        tiles = evaluator.tiling.cut(-(-n // size))
-        core = tiles[len(tiles) // 2]
-        reset_peak()
-        start = time.perf_counter()
-        evaluator.evaluate(core, layout)
-        found.append((len(core), time.perf_counter() - start, float(peak_memory())))
-    atoms, seconds, memory = found[-1]
-    small = found[0] if len(found) > 1 else (0, 0.0, float(resident_memory()))
-    by_atom = max(memory - small[2], 0.0) / max(atoms - small[0], 1)
-    return Measured(seconds / atoms, memory, by_atom, atoms)
-
-
-def _n_tiles(measured: Measured, n_atoms: int, memory: int, jobs: int, tile_atoms: int | None) -> int:
-    """Tiles as large as the memory allows; a whole number for each process.
-
-    Raises:
-        ConfigError: the memory does not hold the tile that was measured.
-    """
-    allowed = (USABLE * memory - _overhead(jobs)) / jobs
-    if tile_atoms is None and allowed < measured.memory:
-        raise ConfigError(
-            f"--memory {memory / GIGA:.2f}GB with {jobs} process(es) does not hold a tile of {measured.atoms} atoms, "
-            f"which takes {measured.memory / GIGA:.2f} GB in each: allow "
-            f"{math.ceil(10 * _need(measured, measured.atoms, jobs) / USABLE / GIGA) / 10}GB or fewer --jobs"
-        )
-    most = LARGEST_TILE if measured.by_atom == 0 else measured.atoms + (allowed - measured.memory) / measured.by_atom
-    size = max(1, int(min(most, LARGEST_TILE))) if tile_atoms is None else tile_atoms
-    n_tiles = -(-n_atoms // size)
-    return min(n_atoms, -(-n_tiles // jobs) * jobs)
-
-
-def _overhead(jobs: int) -> float:
-    """Bytes of the process that only waits for others."""
-    return float(resident_memory()) if jobs > 1 else 0.0
-
-
-def _need(measured: Measured, atoms: int, jobs: int) -> float:
-    """Bytes of all processes together with tiles of so many atoms."""
-    return _overhead(jobs) + jobs * measured.at(atoms)
-
-
-def _say(evaluator: TileEvaluator, measured: Measured, n_tiles: int, jobs: int, on_event: OnEvent) -> None:
-    n = evaluator.structure.n_atoms
-    size = -(-n // n_tiles)
-    seconds, memory = measured.seconds * n / jobs, _need(measured, size, jobs) / GIGA
-    on_event(
-        f"{n} atoms in {n_tiles} tiles of {size}, halo {evaluator.halo:.1f} A; expected: about {seconds:.0f} s and "
-        f"{memory:.2f} GB with {jobs} process(es)"
-    )
-    on_event(f"overlap {evaluator.predictor.overlap_origin(evaluator.structure)}")
-
-
-def _new_plan(evaluator: TileEvaluator, n_tiles: int, measured: Measured, on_event: OnEvent) -> TilePlan:
-    n = evaluator.structure.n_atoms
-    shape = n, len(evaluator.n_orbitals)
-    every, kept = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    tile = np.zeros(n, dtype=np.int64)
-    start = time.perf_counter()
-    for k, core in enumerate(evaluator.tiling.cut(n_tiles)):
-        tile[core] = k
-        every[core], kept[core] = evaluator.counts(core)
-    layout = PairLayout(evaluator.structure.species, evaluator.n_orbitals, every, kept)
-    on_event(f"{layout.n_pairs} pairs counted in {time.perf_counter() - start:.1f} s")
-    return TilePlan(tile, layout, measured.at(-(-n // n_tiles)))
-
-
-def _store_plan(folder: Path, key: str, name: str, plan: TilePlan, evaluator: TileEvaluator) -> None:
-    """The store of full size first, then the plan: a plan that is there is complete."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}: choose another --output") from error
-    predictor, structure = evaluator.predictor, evaluator.structure
-    calculation = Calculation(
-        structure,
-        predictor.basis,
-        no_overlap(predictor.basis, structure.species),
-        n_electrons=predictor.basis.n_electrons(structure.species),
-        provenance=predictor.provenance(),
-    )
-    make_store(folder / "store.h5", name, calculation, predictor.model.spin, plan.layout)
-    layout = plan.layout
-    arrays: dict[str, Any] = {"key": np.array(key), "tile": plan.tile, "pairs": layout.pairs, "kept": layout.kept}
-    with whole_file(folder / "plan.npz") as temporary:
-        np.savez(temporary, **arrays, memory=np.array(plan.memory))
-
-
-def _fingerprint(predictor: Predictor, structure: AtomicStructure, name: str) -> str:
-    """Text that changes with the model, the atoms or their name."""
-    digest = hashlib.blake2b(f"{name} {predictor.checkpoint.sha256}".encode(), digest_size=16)
-    moments = np.zeros(0) if structure.moments is None else structure.moments
-    for part in (structure.species, structure.positions, structure.lattice, structure.pbc, moments):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
-
-
-def _taken_up(
-    folder: Path, key: str, evaluator: TileEvaluator, memory: float, tile_atoms: int | None
-) -> TilePlan | None:
-    """The plan of an earlier run of the same task; None where there is none, or its tiles are too large."""
-    if not (folder / "plan.npz").exists() or not (folder / "store.h5").exists():
-        return None
-    with np.load(folder / "plan.npz", allow_pickle=False) as file:
-        if str(file["key"]) != key:
-            return None
-        layout = PairLayout(evaluator.structure.species, evaluator.n_orbitals, file["pairs"], file["kept"])
-        plan = TilePlan(file["tile"], layout, float(file["memory"]))
-    return plan if tile_atoms is not None or plan.memory <= memory else None
-
-
-def _left(folder: Path, n_tiles: int) -> tuple[list[int], int]:
-    """Tiles to do, and how many are done."""
-    journal = folder / "done"
-    text = journal.read_text() if journal.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # a line without its end was cut short by a kill
-        journal.write_text(whole)
-    done = {int(line) for line in whole.split()}
-    return [k for k in range(n_tiles) if k not in done], len(done)
+def _check_place(output: Path) -> None:
+    """Refuse before the work what would fail after it."""
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder: give the name of a file to write, as {output}/big.h5")
+    if not output.parent.is_dir():
+        raise ConfigError(f"the folder {output.parent} does not exist: make it before writing {output.name}")
 
 
 def predict_file_in_tiles(

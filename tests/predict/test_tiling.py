@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from hamnet.data.store import Store
 from hamnet.errors import BasisError, ConfigError, FormatError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, save_checkpoint
 from hamnet.nn.prior import Baseline
-from hamnet.predict import tiling
+from hamnet.predict import tile_plan, tiling
 from hamnet.predict.memory import parse_memory
 from hamnet.predict.overlap import fit_overlap
 from hamnet.predict.predictor import Predictor
@@ -200,9 +201,10 @@ def test_another_structure_does_not_take_up_the_tiles(
     with pytest.raises(Killed):
         predict_in_tiles(model, "big", structure("crystal", 1), output, PLENTY, tile_atoms=1)
     monkeypatch.undo()
-    atoms = structure("crystal", 2)
-    expected = Predictor.load(model).calculation(atoms)
-    assert max(differences(tiled(model, atoms, output, 1), expected)) < EXACT
+    atoms, said = structure("crystal", 2), []
+    predict_in_tiles(model, "big", atoms, output, PLENTY, tile_atoms=2, on_event=said.append)
+    assert "belongs to another model" in said[0]
+    assert max(differences(Store(output).read(0), Predictor.load(model).calculation(atoms))) < EXACT
 
 
 SCRIPT = """
@@ -269,11 +271,18 @@ def test_a_model_that_needs_a_reference_is_refused(folder: Path) -> None:
         TileEvaluator(predictor, structure("crystal"))
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot make the folder"):
-        predict_in_tiles(
-            checkpoint(folder, Spin.NONE), "big", structure("crystal"), tmp_path / "no" / "big.h5", PLENTY, tile_atoms=4
-        )
+def test_a_place_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, atoms = checkpoint(folder, Spin.NONE), structure("crystal")
+    with pytest.raises(ConfigError, match="does not exist: make it"):
+        predict_in_tiles(model, "big", atoms, tmp_path / "no" / "big.h5", PLENTY)
+    with pytest.raises(ConfigError, match="is a folder"):
+        predict_in_tiles(model, "big", atoms, tmp_path, PLENTY)
+    monkeypatch.setattr(tile_plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(ConfigError, match=r"the store takes 0\.00 GB and .* has 0\.00 GB left"):
+        predict_in_tiles(model, "big", atoms, tmp_path / "big.h5", PLENTY, tile_atoms=4)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_structure_and_one_model_only(tmp_path: Path, folder: Path) -> None:
