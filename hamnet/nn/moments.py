@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
-from hamnet.core.spin import Spin, spinor_to_pauli
+from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
+from hamnet.core.time_reversal import EVEN, odd_part
 from hamnet.errors import PhysicsError
 from hamnet.nn.features import FeatureLayout
 
@@ -16,8 +16,6 @@ MOMENT_SCALES = (0.1, 0.5, 2.0)
 """Bohr magnetons at which the functions of |m| saturate: ligands, weak and strong magnets."""
 ODD_PART = 2
 """Half as many channels odd under time reversal as even ones."""
-UNEXPLAINED = 1e-3
-"""H may be odd under time reversal by this much (eV) without moments: what is left of an SCF that is not magnetic."""
 OFF_AXIS = 1e-6
 """Moments of collinear calculations lie along z to this many Bohr magnetons."""
 
@@ -28,21 +26,12 @@ def has_moments(structure: AtomicStructure) -> bool:
 
 
 def is_magnetic(calculation: Calculation) -> bool:
-    """Whether a calculation asks for a model with moments: H has spin and the atoms have moments."""
-    return calculation.spin is not Spin.NONE and has_moments(calculation.structure)
+    """Whether a calculation asks for a model with moments: atoms have them, and H is odd under time reversal.
 
-
-def odd_part(matrix: BlockMatrix) -> float:
-    """Largest number (in the unit of the matrix) of its part that is odd under time reversal."""
-    largest = [0.0]
-    for group in matrix.groups():
-        if matrix.spin is Spin.COLLINEAR:
-            largest.append(float(np.abs(group.blocks[:, 0] - group.blocks[:, 1]).max(initial=0.0)) / 2)
-        elif matrix.spin is Spin.SPINOR:
-            pauli = spinor_to_pauli(group.blocks)
-            largest.append(float(np.abs(pauli[:, 0].imag).max(initial=0.0)))
-            largest.append(float(np.abs(pauli[:, 1:].real).max(initial=0.0)))
-    return max(largest)
+    Populations alone do not tell: OpenMX prints thousandths of a Bohr magneton where H is even to 1e-7 eV.
+    """
+    matrix = calculation.hamiltonian
+    return matrix is not None and has_moments(calculation.structure) and odd_part(matrix) > EVEN
 
 
 def check_axis(structure: AtomicStructure, spin: Spin) -> None:
@@ -74,7 +63,7 @@ def check_moments(name: str, calculation: Calculation) -> None:
     if has_moments(calculation.structure):
         return
     odd = odd_part(matrix)
-    if odd > UNEXPLAINED:
+    if odd > EVEN:
         raise PhysicsError(
             f"{name}: H is magnetic (it is odd under time reversal by {odd:.3g} eV) but no atom has a moment, so "
             "that nothing tells up from down: read it again with the file that holds the moments (OpenMX: .out; "

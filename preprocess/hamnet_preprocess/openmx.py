@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from hamnet.core.conventions import OPENMX
 from hamnet.core.pairs import PairList
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
+from hamnet.core.time_reversal import EVEN, odd_part
 from hamnet.core.units import BOHR, HARTREE
 from hamnet.errors import BasisError, ConvergenceError, FormatError, HamnetError, PhysicsError
 from hamnet_preprocess.openmx_deck import Deck, basis_of_deck
@@ -74,6 +75,8 @@ class OpenMXReader:
             )
         structure, basis = _structure(header, deck, out.moments if out else None)
         overlap, hamiltonian = _matrices(header, structure, basis)
+        if odd_part(hamiltonian) < EVEN:  # populations of thousandths of a Bohr magneton are noise then
+            structure = replace(structure, moments=None)
         calculation = Calculation(
             structure,
             basis,

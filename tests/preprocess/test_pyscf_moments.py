@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from hamnet.core.rotation import spin_rotation
 from hamnet.core.spin import Spin
-from hamnet.nn.moments import UNEXPLAINED, odd_part
+from hamnet.core.time_reversal import EVEN, odd_part
 from hamnet_preprocess.pyscf import from_mean_field
 
 TILT = Rotation.from_rotvec([0.3, -0.8, 0.4]).as_matrix()
@@ -37,7 +37,7 @@ def test_unrestricted_moments_are_those_of_the_density(radical):
     np.testing.assert_allclose(moments[:, 2], spin_population(radical), atol=1e-5)
     assert not moments[:, :2].any()
     assert moments.sum() == pytest.approx(1.0, abs=1e-10)
-    assert odd_part(calculation.hamiltonian) > UNEXPLAINED
+    assert odd_part(calculation.hamiltonian) > EVEN
 
 
 def test_tilted_spins_give_tilted_moments(radical):
