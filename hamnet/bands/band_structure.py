@@ -168,12 +168,8 @@ def compute_bands(
     Raises:
         PhysicsError: no Hamiltonian, S(k) is not positive definite, memory does not suffice, or H has no spin to show.
     """
-    if calculation.hamiltonian is None:
-        raise PhysicsError("this calculation has no Hamiltonian (overlap only): bands need H and S")
-    hamiltonian, overlap = BlochSum(calculation.hamiltonian), BlochSum(calculation.overlap)
+    hamiltonian, overlap = _bloch_sums(calculation, spin_axis)
     solver = DenseSolver(project_overlap) if solver is None else solver
-    if spin_axis is not None and hamiltonian.spin is Spin.NONE:
-        raise PhysicsError("this Hamiltonian has no spin: bands by spin need collinear or spinor blocks")
     vectors = project != "none" or spin_axis is not None
     check_memory(hamiltonian, vectors)
     groups, table = _projection(calculation, hamiltonian, project)
@@ -203,6 +199,15 @@ def compute_bands(
         spins=np.stack(spins, axis=1) if spins else None,
         spin_axis=spin_axis,
     )
+
+
+def _bloch_sums(calculation: Calculation, spin_axis: int | None) -> tuple[BlochSum, BlochSum]:
+    """H and S, if what is asked for can be had of them."""
+    if calculation.hamiltonian is None:
+        raise PhysicsError("this calculation has no Hamiltonian (overlap only): bands need H and S")
+    if spin_axis is not None and calculation.hamiltonian.spin is Spin.NONE:
+        raise PhysicsError("this Hamiltonian has no spin: bands by spin need collinear or spinor blocks")
+    return BlochSum(calculation.hamiltonian), BlochSum(calculation.overlap)
 
 
 def _projection(calculation: Calculation, hamiltonian: BlochSum, project: str) -> tuple[tuple[str, ...], FloatArray]:

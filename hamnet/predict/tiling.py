@@ -102,15 +102,11 @@ def predict_in_tiles(
     evaluator = TileEvaluator(predictor, structure)
     folder = output.with_name(output.name + ".tiles")
     key = fingerprint(predictor, structure, name)
-    plan, measured = earlier_plan(folder, key, evaluator, memory / jobs, tile_atoms), None
-    peak = 0
+    plan, measured, peak = earlier_plan(folder, key, evaluator, memory / jobs, tile_atoms), None, 0
     if plan is None:
         if folder.exists():
             on_event(f"{folder} belongs to another model, to other atoms or to more memory: its tiles are done again")
-        measured = measure(evaluator)
-        n_tiles = tile_count(measured, structure.n_atoms, memory, jobs, tile_atoms)
-        say_forecast(evaluator, measured, n_tiles, jobs, on_event)
-        plan = new_plan(evaluator, n_tiles, measured, on_event)
+        plan, measured = _fresh_plan(evaluator, memory, jobs, tile_atoms, on_event)
         store_plan(folder, key, name, plan, evaluator)
         peak = peak_memory()
     left, before = tiles_left(folder, plan.n_tiles)
@@ -122,6 +118,16 @@ def predict_in_tiles(
     shutil.rmtree(folder, ignore_errors=True)
     peak = max(peak, _peak(reports))
     return _summary(evaluator, plan, before, measured, reports, time.perf_counter() - start, jobs, peak)
+
+
+def _fresh_plan(
+    evaluator: TileEvaluator, memory: int, jobs: int, tile_atoms: int | None, on_event: OnEvent
+) -> tuple[TilePlan, Measured]:
+    """Tiles by what one of them was measured to take, said before it is taken."""
+    measured = measure(evaluator)
+    n_tiles = tile_count(measured, evaluator.structure.n_atoms, memory, jobs, tile_atoms)
+    say_forecast(evaluator, measured, n_tiles, jobs, on_event)
+    return new_plan(evaluator, n_tiles, measured, on_event), measured
 
 
 def _summary(
