@@ -1,6 +1,6 @@
 """Spin-orbit coupling on bismuthene: errors of A_0 and A_a apart, bands, Kramers pairs, cost against spinless.
 
-    python benchmarks/spin.py FOLDER -o OUT [--minutes 5] [--json]
+    python benchmarks/spin.py FOLDER -o OUT [--minutes 5]
 
 FOLDER holds OpenMX folders train2x2 (15 cells: 12 to train, 3 to test) and prim with its .Band. Minutes are processor
 time of one thread; a training that is there is not run again. One JSON row for each figure.
