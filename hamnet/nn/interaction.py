@@ -53,7 +53,6 @@ class Interaction(torch.nn.Module):
         self.first = EquivariantLinear(self.even_in, self.even_in)
         self.kernel = KERNELS[kernel](self.even_in, messages)
         self.radial = RadialNetwork(radial_functions, 2 * n_species, radial_hidden, self.kernel.n_weights)
-        self.species = torch.nn.Linear(n_species, messages.natural, bias=False)
         self.widen = EquivariantLinear(messages, even_out)
         self.odd: OddMessages | None = None
         if -1 in layout_in.grades:

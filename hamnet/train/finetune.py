@@ -24,7 +24,6 @@ from hamnet.nn.model import HamiltonianModel
 
 SPECIES_COLUMNS = {
     r"embedding\.weight": 1,
-    r"interactions\.\d+\.species\.weight": 1,
     r"interactions\.\d+\.radial\.layers\.0\.weight": 2,
 }
 """Weights whose last columns belong to species: how many such runs of n_species columns each has."""
