@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.bands.eigen import DenseSolver, EigenSolver, check_memory
-from hamnet.bands.fermi import TEMPERATURE, FermiLevel, fermi_mesh, find_fermi, has_time_reversal
+from hamnet.bands.fermi import TEMPERATURE, FermiLevel, energy_and_method, fermi_mesh, find_fermi, has_time_reversal
 from hamnet.bands.kpath import KPath
 from hamnet.bands.spin_texture import texture
 from hamnet.bands.weights import mulliken_weights, projection_groups
@@ -184,13 +184,13 @@ def compute_bands(
             spins.append(texture(states, hamiltonian.spin))
         if progress is not None:
             progress(done + 1, len(path.kpoints))
-    fermi = fermi_level(calculation, hamiltonian, overlap, solver)
+    fermi, how = energy_and_method(fermi_level(calculation, hamiltonian, overlap, solver))
     return BandStructure(
         path,
         np.stack(energies, axis=1),
         hamiltonian.spin,
-        None if fermi is None else fermi.energy,
-        "unknown: neither a Fermi level nor electrons are given" if fermi is None else fermi.method,
+        fermi,
+        how,
         electrons(calculation),
         calculation.structure,
         groups,

@@ -36,6 +36,13 @@ class FermiLevel:
     method: str
 
 
+def energy_and_method(level: FermiLevel | None) -> tuple[float | None, str]:
+    """What a band structure says of its Fermi level, known or not."""
+    if level is None:
+        return None, "unknown: neither a Fermi level nor electrons are given"
+    return level.energy, level.method
+
+
 def state_factor(spin: Spin) -> int:
     """Electrons that one eigenstate holds: 2 without spin, else 1."""
     return 2 if spin is Spin.NONE else 1

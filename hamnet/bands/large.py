@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.bands.band_structure import BandStructure, electrons
-from hamnet.bands.fermi import FermiLevel
+from hamnet.bands.fermi import FermiLevel, energy_and_method
 from hamnet.bands.fermi_counts import fermi_by_counting
 from hamnet.bands.kpath import KPath
 from hamnet.bands.kpoint_runs import Arrays, Task, fingerprint, processes, run_kpoints
@@ -202,12 +202,13 @@ def _assemble(
         ]
         return np.array(cut)
 
+    fermi, how = energy_and_method(level)
     return BandStructure(
         path,
         stack("energies"),
         calculation.spin,
-        None if level is None else level.energy,
-        "unknown: neither a Fermi level nor electrons are given" if level is None else level.method,
+        fermi,
+        how,
         electrons(calculation),
         calculation.structure,
         groups,
