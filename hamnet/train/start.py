@@ -132,6 +132,7 @@ class Starter:
             "code": first.provenance.code,
             "functional": first.provenance.functional,
             "grid": first.provenance.grid,
+            "charge": charge_of(first),
         }
 
     def _overlap(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -148,6 +149,13 @@ class Starter:
 
     def _read(self, names: Sequence[str], basis: OrbitalBasis) -> Iterator[Calculation]:
         return (to_basis(self.stores.read(name), basis) for name in names)
+
+
+def charge_of(calculation: Calculation) -> float:
+    """Charge of a calculation in units of e; 0 where the number of electrons is not known."""
+    if calculation.n_electrons is None:
+        return 0.0
+    return float(calculation.basis.n_electrons(calculation.structure.species) - calculation.n_electrons)
 
 
 def network_dtype(config: Config) -> torch.dtype:
