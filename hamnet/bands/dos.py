@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from hamnet.bands.fermi import state_factor
 from hamnet.bands.kpoint_runs import Arrays, fingerprint, run_kpoints
 from hamnet.bands.moments import chebyshev_density, chebyshev_moments, spectral_range
 from hamnet.bands.solvers import DenseEigensolver, Eigensolver, SparseEigensolver
+from hamnet.bands.spin_texture import texture
 from hamnet.core.calculation import Calculation
+from hamnet.core.spin import Spin
 from hamnet.errors import PhysicsError
 
 FloatArray = NDArray[np.float64]
@@ -32,6 +34,8 @@ class DensityOfStates:
         error: (n_spin, n) one standard deviation of the density; None where it has no statistical error.
         method: for people.
         fermi_energy: eV; None where it is unknown.
+        spin_density: (3, n) sum of <s_x>, <s_y>, <s_z> of the states / eV (spinors); None where not asked for.
+        spin_integrated: (3, n) the same of all states below each energy: there the moment in Bohr magnetons.
     """
 
     energies: FloatArray
@@ -40,6 +44,25 @@ class DensityOfStates:
     error: FloatArray | None
     method: str
     fermi_energy: float | None = None
+    spin_density: FloatArray | None = None
+    spin_integrated: FloatArray | None = None
+
+    def along(self, axis: int) -> DensityOfStates:
+        """Two rows, spin up and down along an axis of spinors: (rho + sigma_a) / 2 and (rho - sigma_a) / 2.
+
+        Args:
+            axis: 0, 1, 2 for x, y, z.
+
+        Raises:
+            PhysicsError: the spins of the states were not computed.
+        """
+        if self.spin_density is None or self.spin_integrated is None:
+            raise PhysicsError("the spins of the states were not computed: ask for them when the density is")
+        density, integrated = (
+            np.stack(((total[0] + spin[axis]) / 2, (total[0] - spin[axis]) / 2))
+            for total, spin in ((self.density, self.spin_density), (self.integrated, self.spin_integrated))
+        )
+        return replace(self, density=density, integrated=integrated, error=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,36 +102,72 @@ class DosTask:
         return self.factor * np.asarray(np.tensordot(self.weights, np.stack(values), 1), dtype=np.float64)
 
 
-def dos_by_states(task: DosTask, energies: FloatArray, broadening: float) -> DensityOfStates:
+def dos_by_states(task: DosTask, energies: FloatArray, broadening: float, spins: bool = False) -> DensityOfStates:
     """rho(E) = sum_k w_k sum_n g(E - E_nk) with Gaussians of all states (LAPACK).
+
+    With `spins`, also sigma_a(E) = sum_k w_k sum_n <s_a>_nk g(E - E_nk) of spinors, a = x, y, z.
 
     Args:
         task: its solver must be the dense one.
         energies: (n,) eV.
         broadening: standard deviation of each Gaussian in eV.
+        spins: compute the spin of each state (spinors); k and -k hold opposite spins, so that the k-points of the task
+            must be a whole mesh.
 
     Raises:
-        PhysicsError: the solver does not compute all states.
+        PhysicsError: the solver does not compute all states, or spins are asked for and there are no spinors.
     """
     solver = task.solver
     if not isinstance(solver, DenseEigensolver):
         raise PhysicsError(
             "a density by all states needs the dense solver (--engine dense): or --method counts, moments"
         )
-    found = task.run(lambda k: {"energies": solver.all_energies(k)}, "states")
-    levels = [r["energies"] for r in found]
+    if spins and task.calculation.spin is not Spin.SPINOR:
+        raise PhysicsError(
+            f"the spin of each state along an axis is for spinors, this calculation's spin is {task.calculation.spin}: "
+            "a collinear density is given for each spin as it is"
+        )
 
-    def smear(kernel: Callable[[FloatArray], FloatArray]) -> FloatArray:
-        """(n_spin, n) sum of a kernel over states and k-points."""
+    def at(k: FloatArray) -> Arrays:
+        """All energies (n_spin, n), and <s> (3, n) where spins are asked for."""
+        if not spins:
+            return {"energies": solver.all_energies(k)}
+        states = solver.all_states(k)
+        return {"energies": states.energies, "spins": texture(states, Spin.SPINOR)[0].T}
+
+    found = task.run(at, "states and spins" if spins else "states")
+    kernels = _Gaussians(task, energies, broadening, found)
+    method = f"all states at {len(found)} k-points, Gaussians of {broadening:g} eV"
+    dos = DensityOfStates(energies, kernels.density(), kernels.integrated(), None, method)
+    if not spins:
+        return dos
+    return replace(dos, spin_density=kernels.density("spins"), spin_integrated=kernels.integrated("spins"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaussians:
+    """Sums over states of Gaussians, or of their integrals, at each energy."""
+
+    task: DosTask
+    energies: FloatArray
+    broadening: float
+    found: list[Arrays]
+
+    def density(self, weight: str | None = None) -> FloatArray:
+        """(n_spin, n) sum of Gaussians; (3, n) with "spins" as weights."""
+        return self._sum(lambda x: np.exp(-0.5 * x**2) / (self.broadening * np.sqrt(2 * np.pi)), weight)
+
+    def integrated(self, weight: str | None = None) -> FloatArray:
+        """The integral of `density` up to each energy."""
+        return self._sum(lambda x: np.asarray(ndtr(x)), weight)
+
+    def _sum(self, kernel: Callable[[FloatArray], FloatArray], weight: str | None) -> FloatArray:
         sums = []
-        for level in levels:
-            x = (energies[None, :, None] - np.nan_to_num(level, nan=np.inf)[:, None, :]) / broadening
-            sums.append(kernel(x).sum(axis=2))
-        return task.average(sums)
-
-    density = smear(lambda x: np.exp(-0.5 * x**2) / (broadening * np.sqrt(2 * np.pi)))
-    method = f"all states at {len(levels)} k-points, Gaussians of {broadening:g} eV"
-    return DensityOfStates(energies, density, smear(lambda x: np.asarray(ndtr(x))), None, method)
+        for result in self.found:
+            levels = np.nan_to_num(result["energies"], nan=np.inf)
+            values = kernel((self.energies[None, :, None] - levels[:, None, :]) / self.broadening)
+            sums.append(values.sum(axis=2) if weight is None else np.asarray(result[weight] @ values[0].T))
+        return self.task.average(sums)
 
 
 def dos_by_counts(task: DosTask, energies: FloatArray) -> DensityOfStates:

@@ -19,6 +19,7 @@ from hamnet.bands.kpath import band_path
 from hamnet.bands.large import LargeSettings, centre_of, level_of, tell_need
 from hamnet.bands.plot_spectra import plot_dos, plot_unfolded
 from hamnet.bands.solvers import Eigensolver, SparseEigensolver, make_eigensolver
+from hamnet.bands.spin_texture import AXES
 from hamnet.bands.unfold import UnfoldedBands, unfold_bands
 from hamnet.core.calculation import Calculation
 from hamnet.core.files import whole_file
@@ -91,6 +92,10 @@ def study_fermi(
     if calculation.fermi_energy is not None:
         off = level.energy - calculation.fermi_energy
         lines.append(f"the calculation says {calculation.fermi_energy:.6f} eV: {off:+.6f} eV away, on its own k mesh")
+    spins = _spins_below(solver, kpoints, weights, level.energy)
+    if spins is not None:
+        up, down = spins
+        lines.append(f"states below it: spin up {up:.4f}, spin down {down:.4f}, one Fermi level for both")
     figures = {
         "fermi_eV": level.energy,
         "method": level.method,
@@ -98,8 +103,19 @@ def study_fermi(
         "kpoints": len(kpoints),
         "fermi_of_calculation_eV": calculation.fermi_energy,
         "least_overlap_eigenvalue": least,
+        "states_of_spins": spins,
     }
     return Report(tuple(lines), figures)
+
+
+def _spins_below(
+    solver: Eigensolver, kpoints: FloatArray, weights: FloatArray, energy: float
+) -> tuple[float, float] | None:
+    """Collinear states of each spin below an energy, averaged over the mesh; None without two spins."""
+    if solver.n_channels != 2:
+        return None
+    up, down = np.sum([w * solver.count(k, energy) for k, w in zip(kpoints, weights, strict=True)], axis=0)
+    return float(up), float(down)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ class DosSettings:
         points: energies; for counts each costs one factorisation at each k-point.
         broadening: eV, of the states' Gaussians.
         moments, vectors: of the Chebyshev expansion.
+        spin_axis: 0, 1, 2: spins of spinor states too, drawn as up and down along x, y, z.
     """
 
     method: str = "auto"
@@ -120,6 +137,7 @@ class DosSettings:
     broadening: float = 0.1
     moments: int = 600
     vectors: int = 8
+    spin_axis: int | None = None
 
 
 def study_dos(
@@ -138,8 +156,8 @@ def study_dos(
         ConfigError: a method that does not exist.
         PhysicsError: method and engine do not fit, or there is no Fermi level for the window.
     """
-    solver, method = _dos_solver(calculation, settings.large, how.method)
-    kpoints, weights = _mesh(calculation, settings.mesh)
+    solver, method = _dos_solver(calculation, settings.large, how.method, how.spin_axis is not None)
+    kpoints, weights = _mesh(calculation, settings.mesh, how.spin_axis is not None)
     jobs = tell_need(solver, kpoints, 16, settings.large, on_line)
     level = level_of(calculation, solver, output / "kpoints", on_line, settings.n_electrons)
     if level is None:
@@ -148,35 +166,49 @@ def study_dos(
     energies = level.energy + np.linspace(*how.window, how.points or (60 if method == "counts" else 600))
     task = DosTask(calculation, solver, kpoints, weights, output / "kpoints", jobs, on_line)
     if method == "states":
-        dos = dos_by_states(task, energies, how.broadening)
+        dos = dos_by_states(task, energies, how.broadening, how.spin_axis is not None)
     elif method == "counts":
         dos = dos_by_counts(task, energies)
     else:
         dos = dos_by_moments(task, energies, how.moments, how.vectors)
     dos = replace(dos, fermi_energy=level.energy)
-    plot_dos(dos, output / "dos.png")
+    plot_dos(dos, output / "dos.png", axis=how.spin_axis)
     _write_dos(dos, output / "dos.csv")
-    held = float(np.interp(level.energy, energies, dos.integrated.sum(axis=0)))
-    count = settings.n_electrons or electrons(calculation)
+    return _dos_report(dos, level.energy, settings.n_electrons or electrons(calculation), output)
+
+
+def _dos_report(dos: DensityOfStates, level: float, count: float | None, output: Path) -> Report:
+    """What lies below the Fermi level, for each spin where there are spins."""
+    held = [float(np.interp(level, dos.energies, row)) for row in dos.integrated]
     figures = {
         "method": dos.method,
-        "fermi_eV": level.energy,
-        "electrons_below_fermi": held,
+        "fermi_eV": level,
+        "electrons_below_fermi": sum(held),
         "electrons": count,
         "files": {"png": str(output / "dos.png"), "csv": str(output / "dos.csv")},
     }
-    lines = (
+    lines = [
         f"density of states: {dos.method}",
-        f"{held:.3f} electrons below the Fermi level {level.energy:.4f} eV; the cell has {count}",
-        f"written: {output / 'dos.png'}, {output / 'dos.csv'}",
-    )
-    return Report(lines, figures)
+        f"{sum(held):.3f} electrons below the Fermi level {level:.4f} eV; the cell has {count}",
+    ]
+    if len(held) == 2:
+        figures["electrons_of_spins"] = held
+        lines.append(f"spin up {held[0]:.3f}, spin down {held[1]:.3f}: moment {held[0] - held[1]:.3f} mu_B")
+    if dos.spin_integrated is not None:
+        x, y, z = moment = [float(np.interp(level, dos.energies, row)) for row in dos.spin_integrated]
+        figures["moment_bohr_magneton"] = moment
+        lines.append(f"moment {x:.4f} {y:.4f} {z:.4f} mu_B below the Fermi level")
+    return Report((*lines, f"written: {output / 'dos.png'}, {output / 'dos.csv'}"), figures)
 
 
-def _dos_solver(calculation: Calculation, large: LargeSettings, method: str) -> tuple[Eigensolver, str]:
+def _dos_solver(calculation: Calculation, large: LargeSettings, method: str, spins: bool) -> tuple[Eigensolver, str]:
     """The solver that a method needs, and the method that "auto" stands for with it."""
     if method not in DOS_METHODS:
         raise ConfigError(f"--method {method!r}: expected one of {', '.join(DOS_METHODS)}")
+    if spins and method == "auto":
+        method = "states"
+    if spins and method != "states":
+        raise ConfigError(f"--spin needs the vectors of all states: --method states, not {method}")
     solver = make_eigensolver(calculation, "dense" if method == "states" else large.engine, large.threads)
     if method == "moments" and large.engine == "auto" and not isinstance(solver, SparseEigensolver):
         solver = SparseEigensolver(calculation, large.engine, large.threads)
@@ -243,10 +275,13 @@ def _unfold_report(bands: UnfoldedBands, wanted: int, output: Path) -> Report:
     return Report(lines, figures)
 
 
-def _mesh(calculation: Calculation, size: tuple[int, int, int] | None) -> tuple[FloatArray, FloatArray]:
+def _mesh(
+    calculation: Calculation, size: tuple[int, int, int] | None, whole: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """k-points and weights; one of k and -k where their energies are equal, unless the whole mesh is asked for."""
     if calculation.hamiltonian is None:
         raise PhysicsError("this calculation has no Hamiltonian (overlap only): states need H and S")
-    reversal = has_time_reversal(calculation.hamiltonian)
+    reversal = has_time_reversal(calculation.hamiltonian) and not whole
     if size is None:
         return fermi_mesh(calculation.structure, reversal)[:2]
     return divided_mesh(size, reversal)
@@ -257,6 +292,9 @@ def _write_dos(dos: DensityOfStates, path: Path) -> None:
     header = ["energy_eV", *(f"{kind}_{spin}" for spin in spins for kind in ("density", "integrated", "error"))]
     errors = np.zeros_like(dos.density) if dos.error is None else dos.error
     columns = [dos.energies, *(a[s] for s in range(len(spins)) for a in (dos.density, dos.integrated, errors))]
+    if dos.spin_density is not None and dos.spin_integrated is not None:
+        header += [f"{kind}_s_{a}" for a in AXES for kind in ("density", "integrated")]
+        columns += [row for pair in zip(dos.spin_density, dos.spin_integrated, strict=True) for row in pair]
     _write_table(path, header, np.stack(columns, axis=1).tolist())
 
 

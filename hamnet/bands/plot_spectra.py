@@ -18,11 +18,25 @@ GRID = 400
 """Energies in the picture of unfolded bands."""
 
 
-def plot_dos(dos: DensityOfStates, path: Path, title: str = "") -> None:
-    """Write a PNG: the density with its statistical error as a band (two standard deviations), E_F at zero."""
+def plot_dos(dos: DensityOfStates, path: Path, title: str = "", axis: int | None = None) -> None:
+    """Write a PNG: the density with its statistical error as a band (two standard deviations), E_F at zero.
+
+    Two spins: up above the line, down mirrored below it.
+
+    Args:
+        dos: what to draw.
+        path: file to write, put in place whole.
+        title: heading.
+        axis: 0, 1, 2: spinors as spin up and down along x, y, z; None: both in one.
+
+    Raises:
+        PhysicsError: an axis, and the spins of the states were not computed.
+    """
+    dos = dos if axis is None else dos.along(axis)
     zero = dos.fermi_energy or 0.0
     figure, axes = _figure((6.2, 4.2))
-    names = ("spin up", "spin down") if len(dos.density) == 2 else ("",)
+    along = "" if axis is None else f" along {'xyz'[axis]}"
+    names = (f"spin up{along}", f"spin down{along}") if len(dos.density) == 2 else ("",)
     for s, name in enumerate(names):
         sign = -1 if s else 1
         axes.plot(dos.energies - zero, sign * dos.density[s], color=SPIN_COLOURS[s], lw=1.2, label=name or None)
@@ -37,6 +51,11 @@ def plot_dos(dos: DensityOfStates, path: Path, title: str = "") -> None:
     axes.set_xlim(float(dos.energies[0] - zero), float(dos.energies[-1] - zero))
     if len(names) == 1:
         axes.set_ylim(bottom=0)
+    else:  # both spins to one scale; what is drawn below the line is no negative density
+        top = 1.05 * max(float(np.abs(dos.density).max()), 1e-12)
+        axes.set_ylim(-top, top)
+        axes.axhline(0.0, color="#333333", lw=0.8)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     _finish(figure, axes, path, title)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hamnet.cli.bands_verb import parse_window
+from hamnet.cli.bands_verb import parse_axis, parse_window
 from hamnet.cli.common import JsonOption, Reporter
 from hamnet.cli.open_calculation import (
     ElectronsOption,
@@ -37,6 +37,7 @@ def dos(
     broadening: Annotated[float, typer.Option(help="eV, of each state's Gaussian.")] = 0.1,
     moments: Annotated[int, typer.Option(help="Chebyshev moments: more resolve more.", min=10)] = 600,
     vectors: Annotated[int, typer.Option(help="Random vectors: more make the error smaller.", min=2)] = 8,
+    spin: Annotated[str | None, typer.Option("--spin", help="Spinors as up and down along x, y or z.")] = None,
     electrons: ElectronsOption = None,
     mesh: MeshOption = None,
     engine: EngineOption = "auto",
@@ -58,7 +59,8 @@ def dos(
     calculation, label = load_calculation(file, name, index)
     reporter.line(label)
     settings = MeshSettings(parse_mesh(mesh), electrons, LargeSettings(engine=engine, threads=threads, jobs=jobs))
-    how = DosSettings(method, limits, points, broadening, moments, vectors)
+    axis = parse_axis(spin, False)
+    how = DosSettings(method, limits, points, broadening, moments, vectors, axis)
     report = study_dos(calculation, output, settings, how, reporter.line)
     for line in report.lines:
         reporter.line(line)

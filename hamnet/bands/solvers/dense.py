@@ -80,6 +80,10 @@ class DenseEigensolver:
         """(n_channels, n_rows) all energies in eV; NaN at the top where modes of S were projected out."""
         return self._states(kpoint, False).energies
 
+    def all_states(self, kpoint: FloatArray) -> Eigenstates:
+        """All states with their vectors."""
+        return self._states(kpoint, True)
+
     def _states(self, kpoint: FloatArray, vectors: bool) -> Eigenstates:
         key = np.asarray(kpoint, dtype=np.float64).tobytes()
         kept = self._kept.get(key)
