@@ -10,6 +10,7 @@ Sources: DeepH-dock docs/key_concepts.md; DeepH-pack preprocess/openmx_get_data.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ from hamnet_preprocess.deeph_info import Json, basis_of_shells, provenance_of, r
 from hamnet_preprocess.elements import number_of
 
 IntArray = NDArray[np.int64]
-NEW_FILES = ("POSCAR", "info.json", "overlap.h5", "hamiltonian.h5")
 LEGACY_TEXTS = ("info.json", "element.dat", "lat.dat", "site_positions.dat", "orbital_types.dat")
-LEGACY_FILES = (*LEGACY_TEXTS, "overlaps.h5", "hamiltonians.h5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +41,32 @@ class _Blocks:
     pairs: IntArray
     shapes: IntArray
     entries: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What tells the two formats apart.
+
+    Args:
+        code: name in the provenance; what: name in messages.
+        texts: files that every folder has beside the overlap.
+        overlap, hamiltonian: names of the matrices' files.
+        spin_key, fermi_key: keys of info.json.
+        structure: (folder, info, extras) -> structure and basis.
+        blocks: reads one matrix file.
+        order: of the orbitals.
+    """
+
+    code: str
+    what: str
+    texts: tuple[str, ...]
+    overlap: str
+    hamiltonian: str
+    spin_key: str
+    fermi_key: str
+    structure: Callable[[Path, Json, Json], tuple[AtomicStructure, OrbitalBasis]]
+    blocks: Callable[[Path], _Blocks]
+    order: OrbitalConvention
 
 
 class DeepHReader:
@@ -64,29 +89,7 @@ class DeepHReader:
             PhysicsError: H or S is not hermitian.
             ConvergenceError: hamnet wrote the folder from an SCF that did not converge.
         """
-        folder = _folder(source, ("POSCAR", "info.json", "overlap.h5"), "DeepH folder")
-        info = read_json(folder / "info.json")
-        if info.get("split_hkb"):
-            raise FormatError(f"{folder}: H is stored in two parts (split_hkb): make the full hamiltonian.h5 first")
-        extras = _remarks(info, folder, allow_unconverged)
-        structure, basis = _poscar(folder / "POSCAR", info, extras)
-        spin = Spin.SPINOR if _needed(info, "spinful", folder) else Spin.NONE
-        frame = structure, basis, HAMNET
-        overlap = _matrix(folder / "overlap.h5", _read_chunks(folder / "overlap.h5"), Spin.NONE, *frame)
-        path = folder / "hamiltonian.h5"
-        hamiltonian = None
-        if path.is_file():
-            hamiltonian = with_pairs_of(_matrix(path, _read_chunks(path), spin, *frame), overlap)
-        files = [folder / name for name in NEW_FILES if (folder / name).is_file()]
-        return Calculation(
-            structure,
-            basis,
-            overlap,
-            hamiltonian,
-            fermi_energy=_optional(info.get("fermi_energy_eV")),
-            provenance=provenance_of("DeepH", files, source, basis, extras),
-            **scalars_of(extras),
-        )
+        return _calculation(source, _NEW, allow_unconverged)
 
 
 class DeepHLegacyReader:
@@ -101,34 +104,33 @@ class DeepHLegacyReader:
         return sorted({p.parent for name in ("orbital_types.dat", "overlaps.h5") for p in root.rglob(name)})
 
     def read(self, source: Path, *, allow_unconverged: bool = False) -> Calculation:
-        """One calculation from a folder; DeepH does not say whether the SCF converged, hamnet's remarks do.
+        """One calculation from a folder; raises as `DeepHReader.read`."""
+        return _calculation(source, _LEGACY, allow_unconverged)
 
-        Raises:
-            FormatError: a file is missing or does not follow the format.
-            PhysicsError: H or S is not hermitian.
-            ConvergenceError: hamnet wrote the folder from an SCF that did not converge.
-        """
-        folder = _folder(source, (*LEGACY_TEXTS, "overlaps.h5"), "folder of DeepH's legacy format")
-        info = read_json(folder / "info.json")
-        extras = _remarks(info, folder, allow_unconverged)
-        structure, basis = _legacy_structure(folder, extras)
-        spin = Spin.SPINOR if _needed(info, "isspinful", folder) else Spin.NONE
-        frame = structure, basis, OPENMX
-        overlap = _matrix(folder / "overlaps.h5", _read_keys(folder / "overlaps.h5"), Spin.NONE, *frame)
-        path = folder / "hamiltonians.h5"
-        hamiltonian = None
-        if path.is_file():
-            hamiltonian = with_pairs_of(_matrix(path, _read_keys(path), spin, *frame), overlap)
-        files = [folder / name for name in LEGACY_FILES if (folder / name).is_file()]
-        return Calculation(
-            structure,
-            basis,
-            overlap,
-            hamiltonian,
-            fermi_energy=_optional(info.get("fermi_level")),
-            provenance=provenance_of("DeepH legacy", files, source, basis, extras),
-            **scalars_of(extras),
-        )
+
+def _calculation(source: Path, layout: _Format, allow_unconverged: bool) -> Calculation:
+    folder = _folder(source, (*layout.texts, layout.overlap), layout.what)
+    info = read_json(folder / "info.json")
+    extras = _remarks(info, folder, allow_unconverged)
+    structure, basis = layout.structure(folder, info, extras)
+    spin = Spin.SPINOR if _needed(info, layout.spin_key, folder) else Spin.NONE
+    frame = structure, basis, layout.order
+    overlap = _matrix(folder / layout.overlap, layout.blocks(folder / layout.overlap), Spin.NONE, *frame)
+    path = folder / layout.hamiltonian
+    hamiltonian = None
+    if path.is_file():
+        hamiltonian = with_pairs_of(_matrix(path, layout.blocks(path), spin, *frame), overlap)
+    names = (*layout.texts, layout.overlap, layout.hamiltonian)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return Calculation(
+        structure,
+        basis,
+        overlap,
+        hamiltonian,
+        fermi_energy=_optional(info.get(layout.fermi_key)),
+        provenance=provenance_of(layout.code, files, source, basis, extras),
+        **scalars_of(extras),
+    )
 
 
 def _folder(source: Path, needed: tuple[str, ...], what: str) -> Path:
@@ -158,26 +160,29 @@ def _optional(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _poscar(path: Path, info: Json, extras: Json) -> tuple[AtomicStructure, OrbitalBasis]:
+def _poscar(folder: Path, info: Json, extras: Json) -> tuple[AtomicStructure, OrbitalBasis]:
     import ase.io
 
+    if info.get("split_hkb"):
+        raise FormatError(f"{folder}: H is stored in two parts (split_hkb): make the full hamiltonian.h5 first")
+    path = folder / "POSCAR"
     try:
         atoms = ase.io.read(path, format="vasp")
     except Exception as error:  # ase raises kinds of its own on damaged files
         raise FormatError(f"{path}: no POSCAR that ase can read: {error}") from error
-    shells = _needed(info, "elements_orbital_map", path.parent)
+    shells = _needed(info, "elements_orbital_map", folder)
     absent = sorted(set(atoms.get_chemical_symbols()) - set(shells))
     if absent:
-        raise FormatError(f"{path.parent / 'info.json'}: elements_orbital_map has {sorted(shells)}, not {absent}")
+        raise FormatError(f"{folder / 'info.json'}: elements_orbital_map has {sorted(shells)}, not {absent}")
     each = [tuple(int(l) for l in shells[symbol]) for symbol in atoms.get_chemical_symbols()]
     numbers = np.asarray(atoms.numbers, dtype=np.int64)
-    basis, species = basis_of_shells(numbers, each, extras, str(path.parent / "info.json"))
+    basis, species = basis_of_shells(numbers, each, extras, str(folder / "info.json"))
     cell = np.array(atoms.cell.array)
     structure = AtomicStructure(numbers, species, np.array(atoms.positions), cell, np.ones(3, dtype=bool))
     return structure_with(extras, structure), basis
 
 
-def _legacy_structure(folder: Path, extras: Json) -> tuple[AtomicStructure, OrbitalBasis]:
+def _legacy_structure(folder: Path, info: Json, extras: Json) -> tuple[AtomicStructure, OrbitalBasis]:
     cell = _table(folder / "lat.dat").T
     positions = _table(folder / "site_positions.dat").reshape(3, -1).T
     words = (folder / "element.dat").read_text().split()
@@ -281,3 +286,29 @@ def _upper_left(file: _Blocks) -> _Blocks:
         for end, (a, b) in zip(ends.tolist(), file.shapes.tolist(), strict=True)
     ]
     return _Blocks(file.pairs, file.shapes // 2, np.concatenate(parts))
+
+
+_NEW = _Format(
+    "DeepH",
+    "DeepH folder",
+    ("POSCAR", "info.json"),
+    "overlap.h5",
+    "hamiltonian.h5",
+    "spinful",
+    "fermi_energy_eV",
+    _poscar,
+    _read_chunks,
+    HAMNET,
+)
+_LEGACY = _Format(
+    "DeepH legacy",
+    "folder of DeepH's legacy format",
+    LEGACY_TEXTS,
+    "overlaps.h5",
+    "hamiltonians.h5",
+    "isspinful",
+    "fermi_level",
+    _legacy_structure,
+    _read_keys,
+    OPENMX,
+)
