@@ -21,6 +21,7 @@ from hamnet.core.time_reversal import EVEN, odd_part
 from hamnet.core.units import BOHR, HARTREE
 from hamnet.errors import BasisError, ConvergenceError, FormatError, HamnetError, PhysicsError
 from hamnet_preprocess.openmx_deck import Deck, basis_of_deck
+from hamnet_preprocess.openmx_moments import deck_moments, field_remark, moments_without_out, refuse_spiral
 from hamnet_preprocess.openmx_out import OutFile, read_out
 from hamnet_preprocess.openmx_pao import attach, pao_folder
 from hamnet_preprocess.openmx_scfout import VERSIONS, ScfoutHeader, read_header
@@ -58,12 +59,13 @@ class OpenMXReader:
         Raises:
             FormatError: no or several .scfout, or the file is cut short, corrupt or of an unknown version.
             BasisError: a species without a PAO, or a PAO that does not fit the matrices.
-            PhysicsError: H or S is not hermitian, or holds a number that is not finite.
+            PhysicsError: H or S is not hermitian, or holds a number that is not finite; or a spin spiral.
             ConvergenceError: the SCF did not converge and `allow_unconverged` is False.
         """
         path = scfout_of(source)
         header = read_header(path)
         deck = Deck.parse(header.deck, path)
+        refuse_spiral(deck)
         if not has_hamiltonian(header):
             return _overlap_only(header, deck)
         out = _out_beside(path, SPINS[header.spin], deck)
@@ -75,8 +77,7 @@ class OpenMXReader:
             )
         structure, basis = _structure(header, deck, out.moments if out else None)
         overlap, hamiltonian = _matrices(header, structure, basis)
-        if odd_part(hamiltonian) < EVEN:  # populations of thousandths of a Bohr magneton are noise then
-            structure = replace(structure, moments=None)
+        structure = _with_moments(structure, header, deck, odd_part(hamiltonian))
         calculation = Calculation(
             structure,
             basis,
@@ -94,6 +95,30 @@ class OpenMXReader:
             provenance=_provenance(header, deck, out, basis, convergence),
         )
         return _with_own_radial_functions(calculation, deck)
+
+
+def _with_moments(structure: AtomicStructure, header: ScfoutHeader, deck: Deck, odd: float) -> AtomicStructure:
+    """With the moments of a magnetic H, from wherever they are known; without any where H is not magnetic.
+
+    Args:
+        structure: with the moments that the .out prints, if it does.
+        header: of the .scfout; deck: of the run.
+        odd: eV, the largest number of H that is odd under time reversal.
+    """
+    if odd < EVEN:  # populations of thousandths of a Bohr magneton are noise then
+        return replace(structure, moments=None)
+    if remark := field_remark(deck):
+        _log.warning("%s: %s", header.path, remark)
+    if structure.moments is not None:
+        return structure
+    moments, where = moments_without_out(header, deck)
+    if moments is None:
+        _log.warning(
+            "%s: H is magnetic (odd under time reversal by %.2g eV) and its moments are unknown: %s; a network cannot "
+            "be trained on it: put the run's .out beside the .scfout",
+            header.path, odd, where,
+        )  # fmt: skip
+    return replace(structure, moments=moments)
 
 
 def _with_own_radial_functions(calculation: Calculation, deck: Deck) -> Calculation:
@@ -117,8 +142,9 @@ def has_hamiltonian(header: ScfoutHeader) -> bool:
 
 
 def _overlap_only(header: ScfoutHeader, deck: Deck) -> Calculation:
-    """Structure, basis and S; what an SCF would have given (Fermi level, energies) is not there."""
-    structure, basis = _structure(header, deck, None)
+    """Structure with the deck's moments, basis and S; what an SCF gives (Fermi level, energies) is not there."""
+    said = deck_moments(deck, header.spin).moments  # no SCF has changed them: what is asked for
+    structure, basis = _structure(header, deck, said if said.any() else None)
     layout = _Layout.build(header, structure.species, basis)
     values = layout.read("S", layout.mirror, 1.0)
     calculation = Calculation(
