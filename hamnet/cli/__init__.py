@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -11,6 +12,7 @@ from hamnet.errors import HamnetError
 
 VERBS = (
     "perturb",
+    "twist",
     "label",
     "preprocess",
     "convert",
@@ -40,9 +42,18 @@ for _verb in VERBS:
     import_module(f"hamnet.cli.{_verb}_verb").register(app)
 
 
+def _follow_mpirun() -> None:
+    """Under mpirun all processes but the first leave here to work for it."""
+    if any(name in os.environ for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK")):
+        from hamnet.bands.solvers.slepc import follow_mpirun
+
+        follow_mpirun(sys.argv)
+
+
 def main() -> None:
     """Entry point: an error of ours is one message on standard error and exit code 1, never a traceback."""
     try:
+        _follow_mpirun()
         app()
     except HamnetError as error:
         typer.echo(f"hamnet: {type(error).__name__}: {error}", err=True)
