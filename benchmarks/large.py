@@ -4,8 +4,8 @@ FOLDER of --data: unpacked OpenMX output (`openmx/graphene/prim_dzp`, ...) and `
 chooses rows, --list names them. Each row runs in a process of its own and is kept in WORK/NAME.json when it is done: a
 second start takes it from there (--again: runs it anew).
 Rows come from `rows()` of the modules in SOURCES: a list of (name, callable without arguments). The callable returns a
-dict with atoms, orbitals, seconds, peak_memory_GB, max_residual_eV, goal_met (None: not applicable) and whatever else it
-measured; it finds the data in `data_folder()` and may keep files in `work_folder()`.
+dict with atoms, orbitals, seconds, peak_memory_GB, max_residual_eV, goal_met (None: not applicable) and all else that
+it measured; it finds the data in `data_folder()` and may keep files in `work_folder()`.
 """
 
 import argparse
