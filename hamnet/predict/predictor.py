@@ -129,7 +129,7 @@ class Predictor:
             PhysicsError, BasisError: the model needs an H0 that is not given and cannot be computed.
         """
         known = self.checkpoint.baseline
-        if known is None or not self._needs_reference:
+        if known is None or not self.needs_reference:
             return None if known is None else known.predict(structure, self.basis, pairs)
         if reference is None:
             from hamnet_preprocess.pyscf_reference import reference_from_basis
@@ -197,7 +197,7 @@ class Predictor:
             self.basis,
             matrix,
             hamiltonian,
-            baseline if self._needs_reference else None,
+            baseline if self.needs_reference else None,
             n_electrons=self.basis.n_electrons(structure.species),
             provenance=self.provenance(),
         )
@@ -214,7 +214,8 @@ class Predictor:
         return overlap_origin(structure, self.basis, self.checkpoint.metadata)
 
     @property
-    def _needs_reference(self) -> bool:
+    def needs_reference(self) -> bool:
+        """Whether the model learnt H - H0, so that a prediction needs H0."""
         known = self.checkpoint.baseline
         return known is not None and known.kind == "reference"
 

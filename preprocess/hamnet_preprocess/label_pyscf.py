@@ -45,7 +45,7 @@ class PySCFLabelEngine:
         temporary.unlink(missing_ok=True)
         try:
             mf = mean_field(atoms, settings)
-            _write_to(mf, temporary)
+            write_to(mf, temporary)
             mf.kernel()
             state = state_of(mf)
             if state.kpoints is not None:
@@ -60,8 +60,8 @@ class PySCFLabelEngine:
             temporary.unlink(missing_ok=True)
 
 
-def _write_to(mf: Any, path: Path) -> None:
-    """Let PySCF write to this chkfile, and close the nameless one that it has opened."""
+def write_to(mf: Any, path: Path) -> None:
+    """Let a PySCF object write to this chkfile, and close the nameless one that it has opened."""
     nameless = getattr(mf, "_chkfile", None)
     mf.chkfile, mf._chkfile = str(path), None
     if nameless is not None:

@@ -1,0 +1,251 @@
+"""Where PySCF starts from: the density of a predicted H, or PySCF's own guess where that is nearer to the end.
+
+The prediction costs one Fock build to judge, F[D], and PySCF needs that build anyway: it is handed over. Judged is the
+commutator |FDS - SDF|. Builds beyond those of plain PySCF: none when the prediction is clearly good, one when the
+guess of superposed atoms (minao) has to be built too, for comparison or because the model learnt H - F[D_minao].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamnet.core.basis import OrbitalBasis, Species
+from hamnet.core.blocks import BlockMatrix
+from hamnet.core.spin import Spin
+from hamnet.core.structure import AtomicStructure
+from hamnet.core.units import HARTREE
+from hamnet.errors import BasisError, ConfigError, PhysicsError
+from hamnet.predict.predictor import Predictor
+from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, orbital_order, structure_of
+from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of
+from hamnet_preprocess.pyscf_reference import reference_blocks
+from hamnet_preprocess.pyscf_state import functional_text
+
+FloatArray = NDArray[np.float64]
+SHARE = 1 / 3
+"""The prediction is taken when its commutator is below this part of minao's: plain PySCF gets there in one cycle."""
+SURE = 1.0
+"""eV per square root of an electron: a commutator below it needs no comparison; a third of minao's is never as small
+(1.8 in H2, 3 in LiF, 8 to 10 in organic molecules)."""
+SAME_SHELL = 1e-6
+"""Largest relative difference of exponents and coefficients of one and the same basis: contractions are normalised
+more than once on their way."""
+
+
+def method_of(model: Predictor, xc: str | None = None, charge: int | None = None) -> Method:
+    """The method of the model's training data, as its checkpoint says it.
+
+    Args:
+        model: trained on molecules.
+        xc: functional, where the checkpoint does not know it or another one is wanted.
+        charge: of the molecule; None: that of the training data.
+
+    Raises:
+        ConfigError: the functional is neither known nor given.
+        PhysicsError: a charge that the model has not seen; a model with spin; relativistic labels.
+    """
+    metadata = model.checkpoint.metadata
+    if model.checkpoint.spin is not Spin.NONE:
+        raise PhysicsError(
+            f"the model's H is {model.checkpoint.spin.value}: SCF from a prediction is for closed shells"
+        )
+    seen = round(float(metadata.get("charge", 0.0)))
+    if charge is not None and charge != seen:
+        raise PhysicsError(
+            f"the molecule has charge {charge}, the model has only seen charge {seen}: train on such ions"
+        )
+    functional = xc or str(metadata.get("functional", ""))
+    if not functional:
+        raise ConfigError("the checkpoint does not say which functional its data were made with: give it with --xc")
+    return Method.from_provenance(functional, str(metadata.get("grid", "")), seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """A first density for `mf.kernel(dm0)`, and what was found on the way.
+
+    Args:
+        density: (n, n), PySCF's orbital order.
+        origin: "prediction" or "minao".
+        commutator: eV, of the prediction.
+        minao_commutator: eV; None where minao's Fock matrix was not needed.
+        builds: Fock builds made; one of them is `potential`.
+        potential: PySCF's get_veff of `density`.
+        hamiltonian: (n, n) eV, the prediction, in hamnet's orbital order.
+    """
+
+    density: FloatArray
+    origin: str
+    commutator: float
+    minao_commutator: float | None
+    builds: int
+    potential: Any
+    hamiltonian: FloatArray
+
+    def hand_over(self, mf: Any) -> None:
+        """Let `mf` use the Fock build of this density that is there already, the first time it asks for one.
+
+        Until then `mf.get_veff` is wrapped on this one object; a change of the molecule drops the build.
+        """
+        original: Callable[..., Any] = mf.get_veff
+        place = mf.mol.atom_coords().tobytes()
+
+        def get_veff(mol: Any = None, dm: Any = None, *arguments: Any, **options: Any) -> Any:
+            """PySCF's get_veff, once from memory."""
+            mf.get_veff = original
+            same = dm is not None and np.array_equal(np.asarray(dm), self.density)
+            if same and (mol or mf.mol).atom_coords().tobytes() == place:
+                return self.potential
+            return original(mol, dm, *arguments, **options)
+
+        mf.get_veff = get_veff
+
+
+class _Start:
+    """The densities that a PySCF object may start from, each with its Fock matrix (Hartree, PySCF's order)."""
+
+    def __init__(self, mf: Any) -> None:
+        self.mf = mf
+        self.core = mf.get_hcore()
+        self.overlap = mf.get_ovlp()
+        self.builds = 0
+
+    def build(self, density: FloatArray) -> tuple[Any, FloatArray, float]:
+        """get_veff, F and the commutator in eV."""
+        potential = self.mf.get_veff(dm=density)
+        self.builds += 1
+        fock = np.asarray(self.core + np.asarray(potential), dtype=np.float64)
+        return potential, fock, commutator(fock, density, self.overlap) * HARTREE
+
+
+def scf_guess(mf: Any, model: Predictor) -> Guess:
+    """First density for a molecule from the model, or from minao where the prediction is no good.
+
+    Args:
+        mf: PySCF's RHF or RKS object (density fitting allowed) of a molecule in the model's basis, not run.
+        model: loaded with `hamnet.load`.
+
+    Raises:
+        BasisError: another basis than the model's, or an element that it does not know.
+        PhysicsError: unpaired electrons, an unrestricted or periodic object, or a charge that the model has not seen.
+    """
+    structure = structure_for(mf, model)
+    order = orbital_order(model.basis, structure.species)
+    start = _Start(mf)
+    minao = None
+    if model.needs_reference and same_functional(mf, method_of(model)):
+        density = np.asarray(mf.get_init_guess(key="minao"), dtype=np.float64)
+        minao = (density, *start.build(density))
+    elif model.needs_reference:
+        start.builds += 1  # H0 of the model's own functional is made inside the prediction
+    hamiltonian = _predicted(model, structure, start, None if minao is None else minao[2])
+    back = np.argsort(order)
+    predicted = density_of(hamiltonian[np.ix_(back, back)], start.overlap, int(mf.mol.nelectron))
+    potential, _, found = start.build(predicted)
+    if minao is None and not found < SURE * np.sqrt(mf.mol.nelectron):
+        density = np.asarray(mf.get_init_guess(key="minao"), dtype=np.float64)
+        minao = (density, *start.build(density))
+    if minao is None or found < SHARE * minao[3]:
+        other = None if minao is None else minao[3]
+        return Guess(predicted, "prediction", found, other, start.builds, potential, hamiltonian)
+    return Guess(minao[0], "minao", found, minao[3], start.builds, minao[1], hamiltonian)
+
+
+def _predicted(model: Predictor, structure: AtomicStructure, start: _Start, fock: FloatArray | None) -> FloatArray:
+    """(n, n) eV in hamnet's order; `fock` is F[D_minao] in Hartree where it is there already."""
+    overlap = dense_to_blocks(start.overlap, model.basis, structure.species)
+    reference: BlockMatrix | None = None
+    if fock is not None:
+        reference = reference_blocks(fock, model.basis, structure.species, Spin.NONE)
+    hamiltonian = model.run(structure, overlap, reference).calculation.hamiltonian
+    if hamiltonian is None:
+        raise PhysicsError("the model gave no Hamiltonian")
+    return dense_of(hamiltonian)
+
+
+def structure_for(mf: Any, model: Predictor) -> AtomicStructure:
+    """The molecule of a PySCF object with the model's species.
+
+    Raises:
+        BasisError, PhysicsError: as `scf_guess`.
+    """
+    kinds = {c.__name__ for c in type(mf).__mro__}
+    mol = mf.mol
+    if hasattr(mol, "lattice_vectors"):
+        raise PhysicsError(f"{type(mf).__name__} is periodic: SCF from a prediction is for molecules")
+    if mol.spin or kinds & {"UHF", "GHF", "ROHF"} or "RHF" not in kinds:
+        raise PhysicsError(
+            f"{type(mf).__name__} with {mol.spin} unpaired electrons: SCF from a prediction is for closed shells, "
+            "RHF or RKS; the model has not seen others"
+        )
+    method_of(model, "hf", int(mol.charge))
+    found, own = basis_of(mol)
+    structure = structure_of(mol, own, found)
+    species = model.structure(_atoms(structure)).species
+    for atom, (a, b) in enumerate(zip(own.tolist(), species.tolist(), strict=True)):
+        if not same_orbitals(found.species[a], model.basis.species[b]):
+            raise BasisError(
+                f"atom {atom} has the basis {found.species[a].label!r} in PySCF, the model was trained with "
+                f"{model.basis.species[b].label!r}: build the molecule with the model's basis"
+            )
+    return structure.with_species(species)
+
+
+def _atoms(structure: AtomicStructure) -> Any:
+    from ase import Atoms
+
+    return Atoms(numbers=structure.atomic_numbers, positions=structure.positions)
+
+
+def same_orbitals(one: Species, other: Species) -> bool:
+    """Whether two species have the same electrons and Gaussians in the same order."""
+    if one.shell_ls != other.shell_ls or one.valence_electrons != other.valence_electrons:
+        return False
+    return all(
+        len(a.exponents) == len(b.exponents)
+        and np.allclose(a.exponents, b.exponents, rtol=SAME_SHELL)
+        and np.allclose(a.coefficients, b.coefficients, rtol=SAME_SHELL)
+        for a, b in zip(one.shells, other.shells, strict=True)
+    )
+
+
+def same_functional(mf: Any, method: Method) -> bool:
+    """Whether a PySCF object has the functional of a method; "pbe" and "pbe,pbe" are the same."""
+    own = Method.from_provenance(functional_text(mf), "").xc
+    if "hf" in (own, method.xc):
+        return own == method.xc
+    from pyscf.dft import libxc
+
+    return bool(libxc.parse_xc(own) == libxc.parse_xc(method.xc))
+
+
+def molecule_of_model(structure: AtomicStructure, basis: OrbitalBasis, charge: int = 0) -> Any:
+    """PySCF's `Mole` with the model's orbitals: by the name of the basis where that gives them, else by numbers.
+
+    Raises:
+        BasisError: orbitals that PySCF cannot be given.
+    """
+    from pyscf import gto
+    from pyscf.data.elements import ELEMENTS
+
+    from hamnet_preprocess.pyscf_reference import molecule
+
+    used = [basis.species[k] for k in np.unique(structure.species)]
+    names = {ELEMENTS[kind.atomic_number]: kind.label.partition(":")[2] for kind in used if kind.atomic_number}
+    atoms = [(ELEMENTS[z], x.tolist()) for z, x in zip(structure.atomic_numbers, structure.positions, strict=True)]
+    if len(names) == len(used):
+        try:
+            mol = gto.M(atom=atoms, basis=names, unit="Angstrom", charge=charge, spin=None, verbose=0)
+        except (KeyError, RuntimeError):  # no basis of that name in PySCF
+            return molecule(structure, basis)
+        found, own = basis_of(mol)
+        pairs = zip(own.tolist(), structure.species.tolist(), strict=True)
+        if all(same_orbitals(found.species[a], basis.species[b]) for a, b in set(pairs)):
+            return mol
+    mol = molecule(structure, basis)
+    return mol.set(charge=charge, spin=None).build(dump_input=False, parse_arg=False)
