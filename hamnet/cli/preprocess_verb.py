@@ -25,6 +25,8 @@ CODES = {
     "deeph-legacy": "folders of DeepH's legacy format (lat.dat, overlaps.h5, hamiltonians.h5)",
     "sisl": "SIESTA output (.HSX, .TSHS, .nc) through sisl",
     "abacus": "ABACUS output (STRU, data-HR-sparse_SPIN0.csr, data-SR-sparse_SPIN0.csr)",
+    "schnorb": "SchNOrb's ASE databases of MD17 (schnorb_hamiltonian_*.db)",
+    "nabladft": "nablaDFT's Hamiltonian databases (dataset_*.db)",
 }
 """Codes and formats that need no option of their own -> what is read."""
 

@@ -7,6 +7,7 @@ ours[m] = sign[m] * code[order[m]].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,25 @@ def from_ours(blocks: NDArray[Any], convention: OrbitalConvention, row: Species,
     return result
 
 
+def dense_to_ours(dense: NDArray[Any], convention: OrbitalConvention, atoms: Sequence[Species]) -> NDArray[Any]:
+    """Dense matrix (n, n) of a molecule from the code's orbital order into ours, atoms staying in place.
+
+    Args:
+        dense: any matrix between all orbitals.
+        convention: of the code.
+        atoms: species of each atom.
+
+    Raises:
+        BasisError: the convention is not known for a shell.
+    """
+    parts = [convention.species(species) for species in atoms]
+    starts = np.cumsum([0, *(species.n_orbitals for species in atoms)])
+    order = np.concatenate([part + start for start, (part, _) in zip(starts, parts, strict=False)])
+    sign = np.concatenate([signs for _, signs in parts])
+    result: NDArray[Any] = dense[order[:, None], order[None, :]] * sign[:, None] * sign[None, :]
+    return result
+
+
 HAMNET = OrbitalConvention("hamnet")
 OPENMX = OrbitalConvention("openmx", {1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}, maximum_l=3)
 PYSCF = OrbitalConvention("pyscf", {1: (1, 2, 0)})
@@ -84,4 +104,8 @@ SIESTA = OrbitalConvention("siesta", signs={l: tuple((-1) ** abs(m) for m in ran
 """m = -l..l, odd m flipped."""
 CP2K = OrbitalConvention("cp2k")
 """m = -l..l, no signs."""
-CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF, ABACUS, SIESTA, CP2K)}
+PSI4 = OrbitalConvention("psi4", ABACUS.orders, maximum_l=3)
+"""m = 0, 1, -1, 2, -2, ..., no signs; as nablaDFT's own code converts it."""
+ORCA = OrbitalConvention("orca", ABACUS.orders, maximum_l=2)
+"""m = 0, 1, -1, 2, -2; from |m| = 3 on ORCA flips signs, which nobody has checked here: so up to d."""
+CONVENTIONS = {c.name: c for c in (HAMNET, OPENMX, PYSCF, ABACUS, SIESTA, CP2K, PSI4, ORCA)}

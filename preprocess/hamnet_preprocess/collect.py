@@ -17,6 +17,7 @@ from hamnet.core.calculation import Calculation
 from hamnet.data.store import StoreWriter
 from hamnet.errors import ConfigError, FormatError, HamnetError
 from hamnet_preprocess.reader import reader
+from hamnet_preprocess.row_database import split_row
 from hamnet_preprocess.sources import source_name
 
 IN_FLIGHT = 4
@@ -164,7 +165,7 @@ def find_sources(reader_name: str, roots: Sequence[Path]) -> list[tuple[Path, st
     code_reader = reader(reader_name)
     found: dict[Path, tuple[Path, str]] = {}
     for root in map(Path, roots):
-        if not root.exists():
+        if not root.exists() and split_row(root) is None:
             raise ConfigError(f"there is no file or folder {root}")
         for source in code_reader.find(root):
             found.setdefault(source.resolve(), (source, source_name(source, root)))
@@ -208,7 +209,13 @@ def _settled(old: str | None, new: str) -> str:
 
 
 def _stamp(source: Path) -> tuple[str, int]:
-    """Digits that change with the names, sizes and times of a source's files; bytes of the file that is read."""
+    """Digits that change with the names, sizes and times of a source's files; bytes of the file that is read.
+
+    A row of a database has its file's digits and its index, and no bytes of its own.
+    """
+    row = split_row(source)
+    if row is not None:
+        return f"{_stamp(row[0])[0]}.{row[1]}", 0
     try:
         files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
         facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]

@@ -17,6 +17,9 @@ READER_CLASSES = {
     "deeph-legacy": ("hamnet_preprocess.deeph", "DeepHLegacyReader"),
     "sisl": ("hamnet_preprocess.sisl_io", "SislReader"),
     "abacus": ("hamnet_preprocess.abacus", "AbacusReader"),
+    "qh9": ("hamnet_preprocess.qh9", "QH9Reader"),
+    "schnorb": ("hamnet_preprocess.schnorb", "SchNOrbReader"),
+    "nabladft": ("hamnet_preprocess.nabladft", "NablaDFTReader"),
 }
 """Name of the code -> module and class; a module is imported only when its reader is asked for."""
 

@@ -14,11 +14,12 @@ from hamnet.data.store import Store, is_store
 from hamnet.errors import FormatError
 from hamnet_preprocess.cp2k_out import is_out
 from hamnet_preprocess.reader import READER_CLASSES, reader
+from hamnet_preprocess.row_database import database_kind, split_row
 
 Opened = list[tuple[str, Callable[[], Calculation]]]
 UNDERSTOOD = (
     "a hamnet store (.h5), an OpenMX .scfout file or folder, a PySCF chkfile, a CP2K output or folder, "
-    "a DeepH folder, SIESTA's .HSX or .TSHS, or ABACUS's .csr files with STRU"
+    "a DeepH folder, SIESTA's .HSX or .TSHS, ABACUS's .csr files with STRU, or a database of QH9, SchNOrb or nablaDFT"
 )
 
 
@@ -68,6 +69,10 @@ def kind_of(path: Path) -> str:
     """
     if path.is_dir():
         return "folder"
+    row = split_row(path)
+    database = database_kind(path if row is None else row[0])
+    if database is not None:
+        return database
     if not path.exists():
         raise FormatError(f"there is no file or folder {path}")
     if is_store(path):
