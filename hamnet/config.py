@@ -182,6 +182,25 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Config:
     return config
 
 
+def overridden(tree: dict[str, Any], overrides: list[str], source: str) -> Config:
+    """Configuration from nested dictionaries, which are changed in place, and `section.key=value` overrides.
+
+    Args:
+        tree: sections.
+        overrides: as `load_config` takes them.
+        source: what to call it in messages.
+
+    Raises:
+        ConfigError: as `load_config`; files are looked for only where an override names them.
+    """
+    for override in overrides:
+        _apply_override(tree, override)
+    config = config_from_dict(tree, source)
+    if any(override.startswith("data.") for override in overrides):
+        _check_files(config, source)
+    return config
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

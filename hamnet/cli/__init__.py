@@ -19,6 +19,7 @@ VERBS = (
     "inspect",
     "check",
     "train",
+    "finetune",
     "evaluate",
     "predict",
     "overlap",

@@ -1,0 +1,52 @@
+"""`hamnet finetune`: structures without labels -> a better model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hamnet.cli.common import JsonOption, Reporter
+
+INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("finetune", no_args_is_help=True)(finetune)
+
+
+def finetune(
+    model: Annotated[Path, typer.Argument(help="Checkpoint of a model of molecules, written by `hamnet train`.")],
+    unlabelled: Annotated[Path, typer.Option("--unlabelled", help="Molecules to learn from: extxyz, xyz.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value of each round's training; data.store=OLD.h5: labels to rehearse."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Fock builds of each molecule.")] = 4,
+    keep: Annotated[float, typer.Option(min=0.0, max=0.99, help="Part of the prediction in the target.")] = 0.4,
+    rehearsal: Annotated[float, typer.Option(min=0.0, help="Labelled calculations per molecule in a round.")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a model molecules that have no labels: a few Fock builds each instead of an SCF.
+
+    A run that was interrupted goes on when the same command is given again.
+
+    Example: hamnet finetune run/model.ckpt --unlabelled new.extxyz -o run2 data.store=water.h5
+    """
+    from hamnet.predict.structures import read_structures
+    from hamnet.train.unlabelled import Unlabelled, UnlabelledSettings, unlabelled_config
+
+    reporter = Reporter(as_json)
+    config, labelled = unlabelled_config(model, output, overrides or [])
+    settings = UnlabelledSettings(rounds, keep, rehearsal)
+    try:
+        run = Unlabelled(config, model, read_structures(unlabelled), settings, labelled, reporter.line)
+        result = run.run()
+    except KeyboardInterrupt:
+        reporter.line("interrupted: give the same command to go on")
+        raise typer.Exit(INTERRUPTED) from None
+    reporter.line(f"model: {result.checkpoint}, {result.figures['fock_builds']} Fock builds")
+    reporter.result(result.figures)
