@@ -22,6 +22,9 @@ class BandComparison:
         max_difference: eV, as the numbers stand; the energy zero of both must be the same.
         max_difference_aligned: eV, after both Fermi levels were put at zero; None where one is unknown.
         mean_difference_aligned: eV, mean of the absolute aligned difference.
+        shift: eV, mean signed difference: the constant between both energy zeros that fits best. In a gap the Fermi
+            level is free, so that two codes differ by it where their bands do not.
+        max_difference_shifted, mean_difference_shifted: eV, largest and mean absolute difference less that constant.
         n_compared: eigenvalues compared.
         window: (low, high) eV about the Fermi level; None for all.
         note: what people must know: bands left out.
@@ -30,6 +33,9 @@ class BandComparison:
     max_difference: float
     max_difference_aligned: float | None
     mean_difference_aligned: float | None
+    shift: float
+    max_difference_shifted: float
+    mean_difference_shifted: float
     n_compared: int
     window: tuple[float, float] | None
     note: str = ""
@@ -75,7 +81,10 @@ def compare(
     if bands.fermi_energy is not None and reference.fermi_energy is not None:
         shifted = difference - (bands.fermi_energy - reference.fermi_energy)
         aligned, mean = float(np.abs(shifted).max()), float(np.abs(shifted).mean())
-    return BandComparison(float(np.abs(difference).max()), aligned, mean, int(keep.sum()), window, note)
+    shift = float(difference.mean())
+    rest = np.abs(difference - shift)
+    figures = float(np.abs(difference).max()), aligned, mean, shift, float(rest.max()), float(rest.mean())
+    return BandComparison(*figures, int(keep.sum()), window, note)
 
 
 def _check_same_points(bands: BandStructure, reference: ReferenceBands) -> None:

@@ -79,6 +79,9 @@ class BandStudy:
             "max_difference_eV": comparison and comparison.max_difference,
             "max_difference_aligned_eV": comparison and comparison.max_difference_aligned,
             "mean_difference_aligned_eV": comparison and comparison.mean_difference_aligned,
+            "shift_eV": comparison and comparison.shift,
+            "max_difference_shifted_eV": comparison and comparison.max_difference_shifted,
+            "mean_difference_shifted_eV": comparison and comparison.mean_difference_shifted,
             "window_eV": comparison and comparison.window,
             "kpoints": len(bands.path.kpoints),
             "bands": bands.energies.shape[2],
@@ -242,4 +245,8 @@ def _comparison_lines(comparison: BandComparison) -> list[str]:
             f"with Fermi levels aligned: largest {comparison.max_difference_aligned:.3e} eV, "
             f"mean {comparison.mean_difference_aligned:.3e} eV"
         )
+    lines.append(
+        f"with a constant of {comparison.shift:+.3e} eV removed: largest {comparison.max_difference_shifted:.3e} eV, "
+        f"mean {comparison.mean_difference_shifted:.3e} eV"
+    )
     return [*lines, *([comparison.note] if comparison.note else [])]

@@ -129,6 +129,11 @@ def test_comparison_raw_aligned_window_and_refusal() -> None:
     result = compare(bands, moved, (-5.0, 2.0))
     assert result.max_difference == pytest.approx(0.5)
     assert result.max_difference_aligned == pytest.approx(0, abs=1e-12)
+    in_gap = compare(bands, replace(moved, fermi_energy=bands.fermi_energy + 0.4), (-5.0, 2.0))
+    assert in_gap.max_difference_aligned == pytest.approx(0.1)  # Fermi levels elsewhere in one gap
+    assert in_gap.shift == pytest.approx(-0.5)
+    assert in_gap.max_difference_shifted == pytest.approx(0, abs=1e-12)
+    assert in_gap.mean_difference_shifted == pytest.approx(0, abs=1e-12)
     assert result.n_compared < bands.energies.size
     fewer = compare(bands, replace(moved, energies=moved.energies[..., :4]))
     assert "lowest 4" in fewer.note
