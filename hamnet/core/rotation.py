@@ -7,12 +7,12 @@ so that D^l(-1) = (-1)^l comes by itself; spinors take D^{1/2}(R) x U, and inver
 from __future__ import annotations
 
 from functools import lru_cache
+from math import factorial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag, expm
-from scipy.special import sph_harm_y
 
 from hamnet.core.basis import Species
 from hamnet.core.blocks import BlockMatrix
@@ -29,20 +29,32 @@ PAULI = np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dty
 def real_spherical_harmonics(l: int, vectors: FloatArray) -> FloatArray:
     """(..., 3) -> (..., 2l+1) real harmonics, m = -l..l, z polar, no Condon-Shortley sign, unit norm on the sphere.
 
+    With Q_lm(z) = P_l^m(z) / (1 - z^2)^(m/2), polynomials in z, and (x + iy)^m: no angle is needed.
     The length of the vectors does not matter; at the zero vector the value at +z is returned.
     """
-    x, y, z = np.moveaxis(np.asarray(vectors, dtype=np.float64), -1, 0)
-    theta, phi = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
-    columns: list[FloatArray] = [np.empty(0)] * (2 * l + 1)
+    given = np.asarray(vectors, dtype=np.float64)
+    length = np.sqrt(np.einsum("...a,...a->...", given, given))
+    scale = 1.0 / np.where(length > 0.0, length, 1.0)
+    x, y, z = (given[..., axis] * scale for axis in range(3))
+    z = np.where(length > 0.0, z, 1.0)
+    result = np.empty((*length.shape, 2 * l + 1))
+    cosine, sine = np.ones_like(z), np.zeros_like(z)
     for m in range(l + 1):
-        value = sph_harm_y(l, m, theta, phi)
-        if m == 0:
-            columns[l] = value.real
-        else:
-            # (-1)^m takes the Condon-Shortley sign away
-            columns[l + m] = np.sqrt(2) * (-1) ** m * value.real
-            columns[l - m] = np.sqrt(2) * (-1) ** m * value.imag
-    return np.stack(columns, axis=-1)
+        norm = np.sqrt((2 * l + 1) / (4 * np.pi) * factorial(l - m) / factorial(l + m) * (1 if m == 0 else 2))
+        polar = norm * _polar_part(l, m, z)
+        result[..., l + m] = polar * cosine
+        if m > 0:
+            result[..., l - m] = polar * sine
+        cosine, sine = x * cosine - y * sine, x * sine + y * cosine
+    return result
+
+
+def _polar_part(l: int, m: int, z: FloatArray) -> FloatArray:
+    """P_l^m(z) / (1 - z^2)^(m/2) without Condon-Shortley sign, by the recurrence in l."""
+    before, now = np.zeros_like(z), np.full_like(z, float(np.prod(np.arange(2 * m - 1, 1, -2))))
+    for k in range(m + 1, l + 1):
+        before, now = now, ((2 * k - 1) * z * now - (k + m - 1) * before) / (k - m)
+    return now
 
 
 @lru_cache(maxsize=16)
@@ -81,10 +93,32 @@ def orbital_rotation(species: Species, rotation: FloatArray) -> FloatArray:
 
 def rotate_blocks(matrix: BlockMatrix, rotation: FloatArray) -> BlockMatrix:
     """H'_ij = U_i H_ij U_j^dagger on the same pairs and cell shifts (the cell rotates too)."""
-    unitary: list[NDArray[Any]] = [orbital_rotation(species, rotation) for species in matrix.basis.species]
-    if matrix.spin is Spin.SPINOR:
-        spin = spin_rotation(rotation)
-        unitary = [np.kron(spin, u) for u in unitary]
+    spin = spin_rotation(rotation) if matrix.spin is Spin.SPINOR else None
+    return _transformed(matrix, [orbital_rotation(species, rotation) for species in matrix.basis.species], spin)
+
+
+def rotate_orbitals(matrix: BlockMatrix, rotation: FloatArray) -> BlockMatrix:
+    """As `rotate_blocks`, and spin stays where it is: what a turn of the lattice does without spin-orbit coupling."""
+    spin = np.eye(2, dtype=np.complex128) if matrix.spin is Spin.SPINOR else None
+    return _transformed(matrix, [orbital_rotation(species, rotation) for species in matrix.basis.species], spin)
+
+
+def rotate_spins(matrix: BlockMatrix, rotation: FloatArray) -> BlockMatrix:
+    """H' = U H U^dagger with U = D^{1/2}(R) x 1_orbital: what a turn of the moments does without spin-orbit coupling.
+
+    Raises:
+        PhysicsError: the blocks are no spinors.
+    """
+    if matrix.spin is not Spin.SPINOR:
+        raise PhysicsError(f"spins turn in spinor blocks alone, these are {matrix.spin.value}")
+    return _transformed(
+        matrix, [np.eye(species.n_orbitals) for species in matrix.basis.species], spin_rotation(rotation)
+    )
+
+
+def _transformed(matrix: BlockMatrix, orbitals: list[FloatArray], spin: NDArray[np.complex128] | None) -> BlockMatrix:
+    """U_i H_ij U_j^dagger with U = orbitals of each species, times a rotation of spin in spinor blocks."""
+    unitary: list[NDArray[Any]] = orbitals if spin is None else [np.kron(spin, u) for u in orbitals]
     values = np.empty_like(matrix.values)
     for group in matrix.groups():
         left, right = unitary[group.species_i], unitary[group.species_j].conj().T

@@ -81,9 +81,9 @@ class CrystalField:
         rows: dict[tuple[int, int], list[tuple[FloatArray, FloatArray]]] = {}
         for structure, matrix in samples:
             for a, atoms, blocks in _own_blocks(matrix):
-                for l, design in layouts[a].designs(structure, a).items():
+                for l, design in layouts[a].designs(structure, atoms).items():
                     target = _coefficients(basis.species[a], l, blocks)
-                    rows.setdefault((a, l), []).append((design[atoms], target))
+                    rows.setdefault((a, l), []).append((design, target))
         field = cls(basis, cutoffs, {}, {})
         for (a, l), parts in rows.items():
             field._store(layouts[a], a, l, _solve(parts, layouts[a].penalty(l)))
@@ -101,15 +101,14 @@ class CrystalField:
         for group in matrix.groups():
             own = on_site[group.pairs]
             if own.any():
-                blocks = self.blocks(structure, group.species_i)
-                group.blocks[own] += blocks[matrix.pairs.i[group.pairs][own]]
+                group.blocks[own] += self.blocks(structure, group.species_i, matrix.pairs.i[group.pairs][own])
 
-    def blocks(self, structure: AtomicStructure, a: int) -> FloatArray:
-        """(n_atoms, n_a, n_a) eV, bitwise symmetric; rows of atoms of other species than `a` mean nothing."""
+    def blocks(self, structure: AtomicStructure, a: int, atoms: IntArray) -> FloatArray:
+        """(n, n_a, n_a) eV of the given atoms, which are of species `a`; bitwise symmetric."""
         species = self.basis.species[a]
         layout = _Layout(species, self.cutoffs[a])
-        total = np.zeros((structure.n_atoms, species.n_orbitals, species.n_orbitals))
-        for l, design in layout.designs(structure, a).items():
+        total = np.zeros((len(atoms), species.n_orbitals, species.n_orbitals))
+        for l, design in layout.designs(structure, atoms).items():
             values = design @ self._solution(layout, a, l)
             for k, (p, q) in enumerate(shell_pairs(species, l)):
                 coupling = real_clebsch_gordan(species.shells[p].l, species.shells[q].l, l)
@@ -168,21 +167,23 @@ class _Layout:
                 self.columns[b] = slice(self.width, self.width + size)
                 self.width += size
 
-    def designs(self, structure: AtomicStructure, a: int) -> dict[int, FloatArray]:
-        """l -> (n_atoms, 2l + 1, n_columns): sum over neighbours of B_k(d) sqrt(4 pi / (2l + 1)) Y_lm.
+    def designs(self, structure: AtomicStructure, atoms: IntArray) -> dict[int, FloatArray]:
+        """l -> (n, 2l + 1, n_columns) of the given atoms: sum over neighbours of B_k(d) sqrt(4 pi / (2l + 1)) Y_lm.
 
         The last column of l = 0 is one: the constant.
         """
-        designs = {l: np.zeros((structure.n_atoms, 2 * l + 1, self.width + (l == 0))) for l in self.degrees}
+        designs = {l: np.zeros((len(atoms), 2 * l + 1, self.width + (l == 0))) for l in self.degrees}
         if self.knots:
+            row = np.full(structure.n_atoms, -1, dtype=np.int64)
+            row[atoms] = np.arange(len(atoms))
             pairs = neighbour_pairs(structure, max(float(knots[-1]) for knots in self.knots.values()))
-            chosen = np.flatnonzero(~pairs.on_site & (structure.species[pairs.i] == a))
+            chosen = np.flatnonzero(~pairs.on_site & (row[pairs.i] >= 0))
             vectors = pairs.vectors(structure)
             for b, knots in self.knots.items():
                 mine = chosen[structure.species[pairs.j[chosen]] == b]
                 for start in range(0, len(mine), CHUNK):
                     some = mine[start : start + CHUNK]
-                    _add_neighbours(designs, self.columns[b], knots, pairs.i[some], vectors[some])
+                    _add_neighbours(designs, self.columns[b], knots, row[pairs.i[some]], vectors[some])
         if 0 in designs:
             designs[0][:, :, -1] = 1.0
         return designs
