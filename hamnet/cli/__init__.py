@@ -20,6 +20,7 @@ VERBS = (
     "check",
     "train",
     "finetune",
+    "select",
     "evaluate",
     "predict",
     "overlap",
