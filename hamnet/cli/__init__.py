@@ -23,6 +23,7 @@ VERBS = (
     "select",
     "evaluate",
     "predict",
+    "scf",
     "overlap",
     "bands",
     "fermi",

@@ -1,0 +1,72 @@
+"""`hamnet scf`: PySCF's SCF, started from a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hamnet.cli.common import JsonOption, Reporter
+
+if TYPE_CHECKING:
+    from hamnet.predict.scf_run import ScfRun
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("scf", no_args_is_help=True)(scf)
+
+
+def scf(
+    model: Annotated[Path, typer.Argument(help="Checkpoint of a model trained on molecules.")],
+    molecules: Annotated[Path, typer.Argument(help="Molecule or molecules: .xyz or .extxyz.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for PySCF's chkfiles.")] = Path("scf"),
+    xc: Annotated[str | None, typer.Option(help="Functional by PySCF's name, when not the model's.")] = None,
+    charge: Annotated[int | None, typer.Option(help="Charge; only that of the training data is accepted.")] = None,
+    conv_tol: Annotated[float, typer.Option(help="Change of the energy (Hartree) at which the SCF ends.")] = 1e-9,
+    max_cycle: Annotated[int, typer.Option(min=1, help="Cycles at most.")] = 100,
+    compare: Annotated[bool, typer.Option("--compare", help="Run plain PySCF, from minao, beside it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run PySCF's SCF from the predicted density, in the functional and basis of the training data.
+
+    Where the prediction is no good, the SCF starts from minao: at most one Fock build more than plain PySCF.
+
+    Example: hamnet scf run/model.ckpt water.xyz -o scf --compare
+    """
+    import hamnet
+    from hamnet.errors import ConvergenceError
+    from hamnet.predict.scf_run import run_frames
+    from hamnet.predict.structures import read_structures
+
+    reporter = Reporter(as_json)
+    runs: list[ScfRun] = []
+
+    def told(run: ScfRun) -> None:
+        """One line of the table."""
+        runs.append(run)
+        reporter.line(_line(run))
+
+    reporter.line(f"{'molecule':<24} {'atoms':>5} {'start':<10} {'cycles':>6} {'builds':>6} {'s':>7}  energy (eV)")
+    try:
+        run_frames(
+            hamnet.load(model), read_structures(molecules), output, conv_tol, max_cycle, compare, xc, charge, told
+        )
+    except ConvergenceError:
+        reporter.result({"runs": [run.figures for run in runs], "converged": False})
+        raise
+    reporter.result({"runs": [run.figures for run in runs], "converged": True})
+
+
+def _line(run: ScfRun) -> str:
+    failed = "" if run.converged else "  NOT CONVERGED"
+    text = (
+        f"{run.name:<24} {run.n_atoms:>5} {run.origin:<10} {run.cycles:>6} {run.builds:>6} {run.seconds:>7.2f}  "
+        f"{run.energy:.6f}{failed}"
+    )
+    if run.plain is None:
+        return text
+    plain = run.plain
+    beside = f"{'  plain PySCF':<30} {'minao':<10} {plain.cycles:>6} {plain.builds:>6} {plain.seconds:>7.2f}  "
+    return f"{text}\n{beside}{plain.energy:.6f}"

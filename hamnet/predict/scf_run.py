@@ -1,0 +1,210 @@
+"""SCF of molecules from a prediction: cycles, Fock builds and wall time, beside plain PySCF's where asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hamnet.core.structure import AtomicStructure
+from hamnet.core.units import HARTREE
+from hamnet.errors import ConvergenceError
+from hamnet.predict.predictor import Predictor
+from hamnet.predict.scf_guess import method_of, molecule_of_model, scf_guess
+from hamnet_preprocess.label_pyscf import write_to
+from hamnet_preprocess.pyscf_fock import Method, mean_field
+
+CONV_TOL = 1e-9
+"""Hartree; PySCF's own default."""
+MAXIMUM_CYCLES = 100
+
+
+@dataclass(frozen=True)
+class ScfSettings:
+    """How the SCF is run.
+
+    Args:
+        method: functional, grid, charge.
+        conv_tol: change of the energy (Hartree) at which it ends; the gradient must be below its square root.
+        max_cycle: cycles at most.
+        compare: run plain PySCF (from minao) beside it.
+    """
+
+    method: Method
+    conv_tol: float = CONV_TOL
+    max_cycle: int = MAXIMUM_CYCLES
+    compare: bool = False
+
+
+@dataclass(frozen=True)
+class PlainRun:
+    """An SCF from minao.
+
+    Args:
+        cycles: SCF cycles.
+        builds: Fock builds: one for the guess, one a cycle, one at the end.
+        seconds: wall time.
+        energy: eV.
+        converged: whether it did.
+    """
+
+    cycles: int
+    builds: int
+    seconds: float
+    energy: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class ScfRun(PlainRun):
+    """An SCF from a prediction; `builds` and `seconds` count the prediction and what it cost to judge it.
+
+    Args:
+        name: of the structure.
+        n_atoms: number of atoms.
+        origin: "prediction" or "minao", where it really started.
+        commutator: eV, of the prediction.
+        guess_seconds: wall time of the prediction and of its Fock builds; part of `seconds`.
+        plain: from minao; None where not asked for.
+        chkfile: where PySCF's result is; None where not asked for.
+    """
+
+    name: str
+    n_atoms: int
+    origin: str
+    commutator: float
+    guess_seconds: float
+    plain: PlainRun | None = None
+    chkfile: str | None = None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready; seconds, eV."""
+        return asdict(self)
+
+
+def run_scf(model: Predictor, name: str, atoms: Any, settings: ScfSettings, chkfile: Path | None = None) -> ScfRun:
+    """SCF of one molecule from the model's prediction.
+
+    An SCF that does not converge is no error here: `converged` says so and the chkfile is kept.
+
+    Args:
+        model: trained on molecules.
+        name: of the structure.
+        atoms: ASE, pymatgen or hamnet atoms.
+        settings: method and convergence.
+        chkfile: where PySCF's result is written.
+
+    Raises:
+        BasisError, PhysicsError: as `scf_guess`.
+    """
+    structure = model.structure(atoms)
+    mf = _prepared(model, structure, settings)
+    temporary = None if chkfile is None else chkfile.with_name(f".{chkfile.name}.part")
+    if temporary is not None:
+        temporary.unlink(missing_ok=True)
+        write_to(mf, temporary)
+    start = time.perf_counter()
+    found = scf_guess(mf, model)
+    guessed = time.perf_counter() - start
+    with counted_builds(mf) as builds:
+        found.hand_over(mf)
+        mf.kernel(found.density)
+    seconds = time.perf_counter() - start
+    if temporary is not None and chkfile is not None:
+        os.replace(temporary, chkfile)
+    return ScfRun(
+        int(mf.cycles),
+        found.builds + builds(),
+        seconds,
+        float(mf.e_tot) * HARTREE,
+        bool(mf.converged),
+        name,
+        structure.n_atoms,
+        found.origin,
+        found.commutator,
+        guessed,
+        run_plain(model, structure, settings) if settings.compare else None,
+        None if chkfile is None else str(chkfile),
+    )
+
+
+def run_plain(model: Predictor, structure: AtomicStructure, settings: ScfSettings) -> PlainRun:
+    """The same SCF from PySCF's own guess, minao."""
+    mf = _prepared(model, structure, settings)
+    start = time.perf_counter()
+    with counted_builds(mf) as builds:
+        mf.kernel(mf.get_init_guess(key="minao"))
+    seconds = time.perf_counter() - start
+    return PlainRun(int(mf.cycles), builds(), seconds, float(mf.e_tot) * HARTREE, bool(mf.converged))
+
+
+def _prepared(model: Predictor, structure: AtomicStructure, settings: ScfSettings) -> Any:
+    mf = mean_field(molecule_of_model(structure, model.basis, settings.method.charge), settings.method)
+    mf.conv_tol, mf.max_cycle = settings.conv_tol, settings.max_cycle
+    return mf
+
+
+@contextmanager
+def counted_builds(mf: Any) -> Iterator[Callable[[], int]]:
+    """Inside, the function given tells how often `mf` has built a Fock matrix."""
+    original: Callable[..., Any] = mf.get_veff
+    count = 0
+
+    def get_veff(*arguments: Any, **options: Any) -> Any:
+        """PySCF's get_veff, counted."""
+        nonlocal count
+        count += 1
+        return original(*arguments, **options)
+
+    mf.get_veff = get_veff
+    try:
+        yield lambda: count
+    finally:
+        mf.get_veff = original
+
+
+def run_frames(
+    model: Predictor,
+    frames: Sequence[tuple[str, Any]],
+    folder: Path | None,
+    conv_tol: float = CONV_TOL,
+    max_cycle: int = MAXIMUM_CYCLES,
+    compare: bool = False,
+    xc: str | None = None,
+    charge: int | None = None,
+    on_run: Callable[[ScfRun], None] = lambda run: None,
+) -> list[ScfRun]:
+    """SCF of each frame, one chkfile `name.chk` each in the folder.
+
+    Args:
+        model: trained on molecules.
+        frames: (name, atoms).
+        folder: for the chkfiles; None: none are written.
+        conv_tol, max_cycle, compare: as `ScfSettings`.
+        xc, charge: where they are not the model's; see `method_of`.
+        on_run: called after each.
+
+    Raises:
+        BasisError, PhysicsError, ConfigError: as `scf_guess` and `method_of`.
+        ConvergenceError: at the end, when some did not converge; their chkfiles are there.
+    """
+    settings = ScfSettings(method_of(model, xc, charge), conv_tol, max_cycle, compare)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    runs: list[ScfRun] = []
+    for name, atoms in frames:
+        target = None if folder is None else folder / f"{name.replace('/', '_')}.chk"
+        runs.append(run_scf(model, name, atoms, settings, target))
+        on_run(runs[-1])
+    failed = [run.name for run in runs if not run.converged]
+    if failed:
+        raise ConvergenceError(
+            f"{len(failed)} of {len(runs)} did not converge in {max_cycle} cycles (conv_tol {conv_tol:g}): "
+            f"{', '.join(failed[:5])}; the last cycle is in the chkfile: go on from it, or allow more with --max-cycle"
+        )
+    return runs
