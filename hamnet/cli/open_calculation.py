@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 FileArgument = Annotated[Path, typer.Argument(help="Store or prediction (.h5), .scfout, CP2K output, or a DFT folder.")]
 NameOption = Annotated[str | None, typer.Option(help="Which calculation of a store.")]
 IndexOption = Annotated[int | None, typer.Option(help="Which calculation of a store, from 0.")]
-EngineOption = Annotated[str, typer.Option(help="auto, dense, pardiso (wheel mkl) or superlu.")]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of each process.", min=1)]
+EngineOption = Annotated[str, typer.Option(help="auto, dense, pardiso (wheel mkl), superlu or slepc (MPI).")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of each process; MPI processes for --engine slepc.", min=1)]
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", help="k-points side by side; 0: as many as fit into memory.", min=0)
 ]

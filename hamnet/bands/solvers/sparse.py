@@ -25,6 +25,10 @@ NUDGE = 1e-5
 """eV: how far a shift or a count that meets an eigenvalue is moved."""
 ASYMMETRY = 1e-6
 """eV: H further than this from hermitian is refused; only its upper triangle is read."""
+OVERLAP_ADVICE = (
+    "The basis is linearly dependent or S is wrong (cut off, other basis): mend S; for cells that fit dense "
+    "matrices small modes can be projected out with --project-overlap 1e-6"
+)
 
 
 class SparseEigensolver:
@@ -124,21 +128,19 @@ class SparseEigensolver:
         factor = self._factor(Kind.REAL_POSITIVE if real else Kind.HERMITIAN_POSITIVE)
         check_factor_memory(factor.cost, f"the Cholesky factor of S(k), {self.n_rows} rows,")
         where = f"S(k) at k = {np.round(kpoint, 6).tolist()}"
-        advice = (
-            "The basis is linearly dependent or S is wrong (cut off, other basis): mend S; for cells that fit dense "
-            "matrices small modes can be projected out with --project-overlap 1e-6"
-        )
         try:
             factor.factorise(data)
         except NotPositiveDefinite as error:
             raise PhysicsError(
-                f"{where} is not positive definite, so counts and bands mean nothing. {advice}"
+                f"{where} is not positive definite, so counts and bands mean nothing. {OVERLAP_ADVICE}"
             ) from error
         least = self._least_mode(factor, data)
         factor.free()
         greatest = float(abs(self.full(data)).sum(axis=1).max())
         if least < MINIMUM_RECIPROCAL_CONDITION * greatest:
-            raise PhysicsError(f"{where}: least eigenvalue {least:.1e}, greatest about {greatest:.1f}. {advice}")
+            raise PhysicsError(
+                f"{where}: least eigenvalue {least:.1e}, greatest about {greatest:.1f}. {OVERLAP_ADVICE}"
+            )
         self._proved = (key, least)
         return least
 
