@@ -25,10 +25,14 @@ CODES = {
     "deeph-legacy": "folders of DeepH's legacy format (lat.dat, overlaps.h5, hamiltonians.h5)",
     "sisl": "SIESTA output (.HSX, .TSHS, .nc) through sisl",
     "abacus": "ABACUS output (STRU, data-HR-sparse_SPIN0.csr, data-SR-sparse_SPIN0.csr)",
-    "schnorb": "SchNOrb's ASE databases of MD17 (schnorb_hamiltonian_*.db)",
-    "nabladft": "nablaDFT's Hamiltonian databases (dataset_*.db)",
 }
 """Codes and formats that need no option of their own -> what is read."""
+DATABASES = {
+    "qh9": ("QH9's databases (QH9Stable.db, QH9Dynamic_*.db)", 1),
+    "schnorb": ("SchNOrb's ASE databases of MD17 (schnorb_hamiltonian_*.db)", 0),
+    "nabladft": ("nablaDFT's Hamiltonian databases (dataset_*.db)", 0),
+}
+"""Benchmarks with one molecule in each row -> what is read, and how many Fock builds check a file unless told."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +44,8 @@ def register(app: typer.Typer) -> None:
     verb.command("openmx")(openmx)
     for code, what in CODES.items():
         verb.command(code)(_reading(code, what))
+    for code, (what, checks) in DATABASES.items():
+        verb.command(code)(_reading_database(code, what, checks))
     app.add_typer(verb, name="preprocess")
 
 
@@ -81,6 +87,32 @@ def _reading(code: str, what: str) -> Callable[..., None]:
         _preprocess(code, paths, output, jobs, allow_unconverged, Reporter(as_json))
 
     command.__doc__ = f"Read {what} into a store.\n\nExample: hamnet preprocess {code} runs/ -o data.h5"
+    return command
+
+
+def _reading_database(code: str, what: str, checks: int) -> Callable[..., None]:
+    """The command that reads one benchmark."""
+
+    def command(
+        paths: Paths,
+        output: Output,
+        fock_checks: Annotated[
+            int,
+            typer.Option(min=0, help="Smallest molecules of each file whose H is held against a Fock build of PySCF."),
+        ] = checks,
+        jobs: Jobs = 1,
+        allow_unconverged: Unconverged = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Read a database into a store."""
+        from hamnet_preprocess.fock_check import check_databases
+
+        reporter = Reporter(as_json)
+        for check in check_databases(paths, code, fock_checks):
+            reporter.line(f"{check.source}: H is its own Fock matrix to {check.deviation:.1e} Hartree ({check.method})")
+        _preprocess(code, paths, output, jobs, allow_unconverged, reporter)
+
+    command.__doc__ = f"Read {what} into a store.\n\nExample: hamnet preprocess {code} FILE.db -o data.h5 --jobs 2"
     return command
 
 
@@ -126,7 +158,7 @@ def _report(result: CollectResult, reporter: Reporter) -> None:
         reporter.line("nothing could be read, so no store was written")
     reporter.line(
         f"{result.output}: read {result.read}, already there {result.skipped}, failed {result.failed}, "
-        f"in {result.seconds:.1f} s ({result.megabytes_per_second:.1f} MB/s)"
+        f"in {result.seconds:.1f} s" + (f" ({result.megabytes_per_second:.1f} MB/s)" if result.n_bytes else "")
     )
     if result.overlap_only:
         reporter.line(f"{result.overlap_only} hold S and no Hamiltonian: for predict --overlap, not for training")

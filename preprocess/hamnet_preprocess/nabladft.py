@@ -19,7 +19,8 @@ from hamnet.errors import FormatError
 from hamnet_preprocess.molecule_rows import BASIS, MoleculeRow, molecule, n_orbitals_of
 from hamnet_preprocess.row_database import digest_of, numbers_in, read_row, sources_below
 
-FUNCTIONAL = "wb97x-d"
+FUNCTIONAL = "hyb_gga_xc_wb97x_d"
+"""wB97X-D by libxc's name: PySCF refuses the short one, because its dispersion, which H lacks, is not there."""
 NUMBER = {4: "<f4", 8: "<f8"}
 
 

@@ -125,6 +125,10 @@ def mean_field(mol: Any, method: Method) -> Any:
     if method.density_fit:
         mf = mf.density_fit(auxbasis=None if method.density_fit == "default" else method.density_fit)
     mf.verbose = 0
+    nameless = getattr(mf, "_chkfile", None)
+    if nameless is not None:  # opened by every object of PySCF, and left open
+        nameless.close()
+        mf.chkfile = mf._chkfile = None
     return mf
 
 
@@ -166,6 +170,8 @@ class FockBuilder:
         """Fock builds so far."""
         self.gradient_builds = 0
         """Force evaluations so far; each takes about as long as a few Fock builds."""
+        self.coulomb_builds = 0
+        """Coulomb matrices alone so far: no exchange, no integration grid."""
         self._order = orbital_order(basis, structure.species)
         self._back = np.argsort(self._order)
         self._core = self.mf.get_hcore()
@@ -202,6 +208,11 @@ class FockBuilder:
         self.builds += 1
         energy = float(self.mf.energy_tot(dm, self._core, potential))
         return FockResult(self.to_ours(self._core + np.asarray(potential)) * HARTREE, energy * HARTREE)
+
+    def coulomb(self, density: FloatArray) -> FloatArray:
+        """(n, n) eV, J[D]: linear in D, which may be a difference of densities."""
+        self.coulomb_builds += 1
+        return self.to_ours(self.mf.get_j(dm=self.to_pyscf(density))) * HARTREE
 
     def forces(self, hamiltonian: FloatArray) -> FloatArray:
         """(n_atoms, 3) eV / A: PySCF's analytic gradient with the orbitals and energies of `hamiltonian` (n, n) eV.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hamnet.core.conventions import ORCA, PSI4, PYSCF, OrbitalConvention, from_ours
 from hamnet.core.units import BOHR
 from hamnet_preprocess.pyscf_basis import basis_of
+from hamnet_preprocess.pyscf_fock import Method, mean_field
 
 MOLECULES = {
     "water": (("O", 0.0, 0.02, 0.1), ("H", 0.76, 0.1, 0.55), ("H", -0.71, 0.2, 0.62)),
@@ -38,11 +39,10 @@ class Molecule:
 @lru_cache(maxsize=8)
 def calculated(name: str, xc: str = "b3lyp5") -> Molecule:
     """One of the molecules; grid level 3 and conv_tol 1e-9, as QH9's."""
-    from pyscf import dft, gto
+    from pyscf import gto
 
     mol = gto.M(atom=[(a, (x, y, z)) for a, x, y, z in MOLECULES[name]], basis="def2-svp", verbose=0)
-    mf = dft.RKS(mol)
-    mf.xc = xc
+    mf = mean_field(mol, Method(xc, 3))
     energy = mf.kernel()
     forces = np.random.default_rng(len(name)).normal(size=(mol.natm, 3))
     positions = np.array([[x, y, z] for _, x, y, z in MOLECULES[name]])

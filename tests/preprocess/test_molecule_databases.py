@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -17,13 +18,17 @@ from molecule_databases import (
     write_qh9_dynamic,
     write_schnorb,
 )
+from typer.testing import CliRunner
 
+from hamnet.cli import app
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.calculation import Calculation
 from hamnet.core.conventions import CONVENTIONS
 from hamnet.core.units import BOHR, HARTREE
+from hamnet.data.store import Store
 from hamnet.errors import BasisError, ConvergenceError, FormatError, HamnetError, PhysicsError
 from hamnet.testing import ReaderContract
+from hamnet_preprocess.fock_check import check_database
 from hamnet_preprocess.nabladft import NablaDFTReader
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks
 from hamnet_preprocess.qh9 import QH9Reader
@@ -251,3 +256,45 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         assert reader.find(path) == []
         with pytest.raises(HamnetError, match=r"x\.db"):
             reader.read(path / "0")
+
+
+def test_a_fock_build_reproduces_h(databases: dict[str, Path]) -> None:
+    """F[D(H)] = H to what the SCF's threshold leaves; the smallest molecule is chosen."""
+    (check,) = check_database(databases["qh9"], "qh9", 1)
+    assert check.source.endswith("QH9Stable.db/1")
+    assert "b3lyp5" in check.method
+    assert check.deviation < 1e-4  # conv_tol 1e-9 leaves an orbital gradient of 3e-5
+
+
+def test_a_fock_build_names_the_functional(tmp_path: Path) -> None:
+    """Hydrogen by today's b3lyp is not what QH9 holds."""
+    path = write_qh9(tmp_path / "x.db", [calculated("hydrogen", "b3lyp")])
+    with pytest.raises(PhysicsError, match="the functional 'b3lyp' fits best"):
+        check_database(path, "qh9", 1)
+
+
+def test_a_fock_build_sees_d_orbitals_in_a_wrong_order(molecules: list[Molecule], tmp_path: Path) -> None:
+    """OpenMX's p is PySCF's, its d is not."""
+    path = write_qh9(tmp_path / "x.db", molecules[:1], CONVENTIONS["openmx"])
+    QH9Reader().read(path / "0")
+    with pytest.raises(PhysicsError, match="the order of 'openmx' fits best"):
+        check_database(path, "qh9", 1)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_broken_row_is_named_skipped_and_counted(jobs: int, molecules: list[Molecule], tmp_path: Path) -> None:
+    """The command's exit code, its report, and the store with the rest; a second run reads nothing again."""
+    path = write_qh9(tmp_path / "QH9Stable.db", molecules)
+    damage(path, "Ham = ?", b"\0" * 80)
+    output = tmp_path / "data.h5"
+    command = ["preprocess", "qh9", str(path), "-o", str(output), "--jobs", str(jobs), "--fock-checks", "0", "--json"]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 1
+    figures = json.loads(ran.stdout)
+    assert (figures["read"], figures["failed"]) == (2, 1)
+    assert figures["failures"][0]["source"].endswith("QH9Stable.db/1")
+    with Store(output) as store:
+        assert store.names == ["0", "2"]
+        assert [species.label for species in store.basis.species] == ["H:def2-svp", "O:def2-svp"]
+    again = json.loads(CliRunner().invoke(app, command).stdout)
+    assert (again["read"], again["skipped"], again["failed"]) == (0, 2, 1)
