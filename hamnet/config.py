@@ -45,6 +45,9 @@ class DataConfig(_Section):
     """JSON file with lists of names under train, validation, test; stands instead of the fractions."""
     seed: int = 0
     """Seed of the random split."""
+    spin_orbit: bool | None = None
+    """Whether spinor data have spin-orbit coupling; without it moments turn apart from the lattice, and the network is
+    built so. null: without, where no calculation shows any; false: refuse data that do; true: with it."""
 
     @model_validator(mode="after")
     def _check_fractions(self) -> DataConfig:

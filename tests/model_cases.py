@@ -104,6 +104,20 @@ def _build_model(spin: Spin, layers: int, double: bool, magnetic: bool) -> Hamil
         return HamiltonianModel(settings, basis_of(spin), spin, statistics_of(spin, layers, magnetic), dtype)
 
 
+def uncoupled_model(layers: int = 1, magnetic: bool = True) -> HamiltonianModel:
+    """Spinors without spin-orbit coupling: the collinear model's scales, and weights from a fixed seed."""
+    return _build_uncoupled(layers, magnetic)
+
+
+@lru_cache
+def _build_uncoupled(layers: int, magnetic: bool) -> HamiltonianModel:
+    old = model_of(Spin.COLLINEAR, layers, magnetic=magnetic)
+    statistics = replace(old.statistics, spin_orbit=False)
+    model = HamiltonianModel(old.settings, old.basis, Spin.SPINOR, statistics, torch.float64)
+    model.load_state_dict(old.state_dict())
+    return model
+
+
 def blocks_of(channels: torch.Tensor, structure: AtomicStructure, basis: OrbitalBasis, spin: Spin) -> BlockMatrix:
     """Real channels of one structure as a BlockMatrix."""
     pairs, n = orbital_pairs(structure, basis), basis.n_orbitals

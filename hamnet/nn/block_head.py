@@ -12,7 +12,7 @@ from hamnet.data.irrep_blocks import BlockIrreps, IrrepTerm
 from hamnet.nn.features import GRADES, FeatureLayout
 from hamnet.nn.frames import frame_rows
 from hamnet.nn.pair_features import Sector
-from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, joined
+from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, axes_to_edges, edges_to_axes, for_axes, joined
 from hamnet.nn.statistics import GroupStatistics
 
 
@@ -45,6 +45,8 @@ class BlockScaling(torch.nn.Module):
 class OnSiteReadout(torch.nn.Module):
     """Node features -> blocks of one species with itself: one linear map for each irrep.
 
+    With several spin axes there is one block for each of them: A_0, the same in all, beside one A_a.
+
     Args:
         layout: of the features; irreps that it lacks stay zero.
         irreps: of the blocks.
@@ -62,17 +64,21 @@ class OnSiteReadout(torch.nn.Module):
         self.scaling = BlockScaling(irreps, statistics)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, rows, channels) -> (n, n_i * n_i * n_channels) float64, eV."""
+        """(n, rows, channels) -> (n * axes, n_i * n_i * n_channels) float64, eV."""
+        axes, even = self.layout.axes, self.layout.even_channels
+        odd = axes_to_edges(features[..., even:], axes) if axes > 1 else features[..., even:]
         parts = []
         for (count, l, parity, grade), weight in zip(self.runs, self.weights, strict=True):
             if weight.shape[0]:
                 part = self.layout.grade(grade)[0 if parity == (-1) ** l else 1]
-                values = features[:, l * l : (l + 1) ** 2, part] @ weight
-                parts.append(values.transpose(1, 2).flatten(1))
+                rows = slice(l * l, (l + 1) ** 2)
+                inputs = features[:, rows, part] if grade == 1 else odd[:, rows, part.start - even : part.stop - even]
+                values = (inputs @ weight).transpose(1, 2).flatten(1)
+                parts.append(for_axes(values, axes) if grade == 1 else values)
             else:
-                parts.append(features.new_zeros((len(features), count * (2 * l + 1))))
+                parts.append(features.new_zeros((len(features) * axes, count * (2 * l + 1))))
         coefficients = torch.cat(parts, dim=1)
-        blocks: torch.Tensor = self.scaling(coefficients, coefficients.new_zeros(len(features)))
+        blocks: torch.Tensor = self.scaling(coefficients, coefficients.new_zeros(len(coefficients)))
         return blocks
 
 
@@ -87,6 +93,7 @@ class PairReadout(torch.nn.Module):
         irreps: of the blocks.
         statistics: scales.
         signs: (n_channels,) of the channels under transposition, for equal species; None for different ones.
+        axes: spin components of the odd features: a block for each, as in `OnSiteReadout`.
     """
 
     scatter: torch.Tensor
@@ -99,9 +106,10 @@ class PairReadout(torch.nn.Module):
         irreps: BlockIrreps,
         statistics: GroupStatistics,
         signs: NDArray[np.float64] | None,
+        axes: int = 1,
     ) -> None:
         super().__init__()
-        self.terms = irreps.terms
+        self.terms, self.axes = irreps.terms, axes
         self.lmax = max(term.l for term in irreps.terms)
         self.grades = tuple(g for g in GRADES if any(t.grade == g for t in irreps.terms) and (g, 1) in hidden)
         partners = None if signs is None else exchange_partners(irreps, signs)
@@ -116,16 +124,22 @@ class PairReadout(torch.nn.Module):
         self.scaling = BlockScaling(irreps, statistics)
 
     def forward(self, features: dict[Sector, O2Features], matrix: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-        """Features, (n, n_frame_rows, rows) of the frames, (n,) Angstrom -> (n, n_values) float64, eV."""
+        """Features, (n, n_frame_rows, rows) of the frames, (n,) Angstrom -> (n * axes, n_values) float64, eV."""
         flat = []
         for grade, linear in zip(self.grades, self.linear, strict=True):
             turned: O2Features = linear(joined(features[grade, 1], features[grade, -1]))
-            flat += [*turned.singlets, *(member for doublet in turned.doublets for member in doublet)]
-        n = len(distance)
+            members = [*turned.singlets, *(member for doublet in turned.doublets for member in doublet)]
+            flat += [for_axes(member, self.axes) for member in members] if grade == 1 else members
+        n = len(distance) * self.axes
         flat.append(distance.new_zeros((n, 1)))
         in_frame = torch.cat(flat, dim=1).index_select(1, self.scatter) * self.signs
-        back = torch.bmm(matrix.transpose(1, 2), in_frame.reshape(n, matrix.shape[1], self.width))
-        blocks: torch.Tensor = self.scaling(back.flatten(1).index_select(1, self.gather), distance)
+        in_frame = in_frame.reshape(n, matrix.shape[1], self.width)
+        if self.axes > 1:
+            back = axes_to_edges(torch.bmm(matrix.transpose(1, 2), edges_to_axes(in_frame, self.axes)), self.axes)
+        else:
+            back = torch.bmm(matrix.transpose(1, 2), in_frame)
+        lengths = for_axes(distance, self.axes)
+        blocks: torch.Tensor = self.scaling(back.flatten(1).index_select(1, self.gather), lengths)
         return blocks
 
 

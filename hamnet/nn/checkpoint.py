@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hamnet.config import Config
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
-from hamnet.errors import FormatError
+from hamnet.errors import FormatError, PhysicsError
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import Statistics
@@ -55,6 +55,26 @@ class Checkpoint:
     metadata: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     baseline: Baseline | None = None
+
+
+def as_spinor(checkpoint: Checkpoint) -> Checkpoint:
+    """A collinear model as one of spinors without spin-orbit coupling: the same weights, moments of any direction.
+
+    For moments along z the blocks are the collinear ones, [[up, 0], [0, down]]. Models of spinors come back unchanged.
+
+    Raises:
+        PhysicsError: the model is of the layout without spin: it knows A_0 alone.
+    """
+    if checkpoint.spin is Spin.SPINOR:
+        return checkpoint
+    if checkpoint.spin is Spin.NONE:
+        raise PhysicsError("the model was trained without spin: it has no spinors to give; train it on collinear data")
+    statistics = replace(checkpoint.statistics, spin_orbit=False)
+    old = checkpoint.model
+    model = HamiltonianModel(old.settings, old.basis, Spin.SPINOR, statistics, old.dtype)
+    model.load_state_dict(old.state_dict())
+    baseline = None if checkpoint.baseline is None else replace(checkpoint.baseline, spin=Spin.SPINOR)
+    return replace(checkpoint, model=model.eval(), spin=Spin.SPINOR, statistics=statistics, baseline=baseline)
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor] | None = None) -> None:

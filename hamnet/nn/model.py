@@ -14,12 +14,13 @@ from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, spin_channels
 from hamnet.errors import BasisError
 from hamnet.nn.block_head import OnSiteReadout, PairReadout
-from hamnet.nn.features import EquivariantLinear, FeatureGate, FeatureLayout
+from hamnet.nn.features import GRADES, EquivariantLinear, FeatureGate, FeatureLayout
 from hamnet.nn.frames import EdgeFrames
 from hamnet.nn.graph import GraphBatch, PairGroup
 from hamnet.nn.interaction import Interaction
 from hamnet.nn.moments import MomentEmbedding, odd_channels
 from hamnet.nn.pair_features import PairFeatures
+from hamnet.nn.spin_space import head_layout, uncoupled_channels
 from hamnet.nn.statistics import Statistics
 
 DEFAULT_LMAX = 4
@@ -63,9 +64,13 @@ class HamiltonianModel(torch.nn.Module):
         super().__init__()
         self.settings, self.basis, self.spin, self.statistics = settings, basis, spin, statistics
         self.magnetic = statistics.magnetic
-        channels = spin_channels(spin, self.magnetic)
+        self.head_spin = head_layout(spin, statistics.spin_orbit)
+        channels, own = (spin_channels(layout, self.magnetic) for layout in (spin, self.head_spin))
         self.n_channels = len(channels)
-        self.transposition_signs = torch.tensor([c.transposition for c in channels], dtype=torch.float64)
+        self.transposition_signs, self.head_signs = (
+            torch.tensor([c.transposition for c in group], dtype=torch.float64) for group in (channels, own)
+        )
+        self.uncoupled = None if self.head_spin is spin else torch.tensor(uncoupled_channels(self.magnetic))
         self.pair_cutoffs = torch.from_numpy(statistics.pair_cutoffs)
         # coupling tensors are built in float64: cast later, they are exact to the network's precision
         with _default_dtype(torch.float64):
@@ -75,7 +80,7 @@ class HamiltonianModel(torch.nn.Module):
     def _build(self, settings: NetworkConfig, basis: OrbitalBasis, statistics: Statistics) -> None:
         species = basis.species
         changes = {
-            (a, b): block_irreps(species[a], species[b], self.spin, self.magnetic) for a, b, _ in statistics.groups
+            (a, b): block_irreps(species[a], species[b], self.head_spin, self.magnetic) for a, b, _ in statistics.groups
         }
         block_lmax = max(term.l for change in changes.values() for term in change.terms)
         lmax = max(DEFAULT_LMAX, block_lmax) if settings.lmax is None else settings.lmax
@@ -85,11 +90,11 @@ class HamiltonianModel(torch.nn.Module):
         unnatural = max(4, settings.channels // UNNATURAL_PART)
         hidden = FeatureLayout(lmax, settings.channels, unnatural)
         if self.magnetic:
-            self.moments = MomentEmbedding(n_species, settings.channels, self.spin)
+            self.moments = MomentEmbedding(n_species, settings.channels, self.spin, statistics.spin_orbit)
             node = self.moments.layout
-            hidden = FeatureLayout(
-                lmax, settings.channels, unnatural, odd_channels(settings.channels), odd_channels(unnatural)
-            )
+            odd = odd_channels(settings.channels), odd_channels(unnatural)
+            hidden = FeatureLayout(lmax, settings.channels, unnatural, *odd, axes=node.axes)
+        self.axes = hidden.axes
         layers: list[Interaction] = []
         for _ in range(settings.layers):
             layers.append(
@@ -116,13 +121,15 @@ class HamiltonianModel(torch.nn.Module):
     ) -> dict[str, torch.nn.Module]:
         """A head for every pair of species of the training set, a <= b: the others are reverse ones."""
         result: dict[str, torch.nn.Module] = {}
-        signs = self.transposition_signs.numpy()
+        signs = self.head_signs.numpy()
         for (a, b, on_site), group in sorted(statistics.groups.items()):
             if on_site:
                 result[_name(a, b, on_site)] = OnSiteReadout(layout, changes[a, b], group)
             elif a <= b:
                 exchange = signs if a == b else None
-                result[_name(a, b, on_site)] = PairReadout(self.pair_features.hidden, changes[a, b], group, exchange)
+                result[_name(a, b, on_site)] = PairReadout(
+                    self.pair_features.hidden, changes[a, b], group, exchange, self.axes
+                )
         return result
 
     @property
@@ -152,7 +159,9 @@ class HamiltonianModel(torch.nn.Module):
             for k, group in enumerate(batch.groups):
                 if group.on_site:
                     blocks = self._readout(group)(on_site.index_select(0, batch.pair_i[group.pairs]))
-                    parts[k] = self._symmetrised(blocks, int(self.basis.n_orbitals[group.species_i]))
+                    parts[k] = self._symmetrised(
+                        self._all_channels(blocks), int(self.basis.n_orbitals[group.species_i])
+                    )
         if hops:
             parts |= self._hops(batch, nodes, hops)
         return torch.cat([parts[k].reshape(-1, self.n_channels) for k in range(len(batch.groups))])
@@ -173,17 +182,32 @@ class HamiltonianModel(torch.nn.Module):
         frames, lengths = EdgeFrames(vector, self.dtype), vector.norm(dim=-1).to(self.dtype)
         within = torch.cat([x[kept] for x, kept in zip(scaled, near, strict=True)]).to(self.dtype)
         features = self.pair_features(nodes, batch.pair_i[pairs], batch.pair_j[pairs], frames, within)
-        own = {sector: f.to(self.dtype).split(sizes) for sector, f in features.items()}
+        widths = {grade: [n * (self.axes if grade == -1 else 1) for n in sizes] for grade in GRADES}
+        own = {sector: f.to(self.dtype).split(widths[sector[0]]) for sector, f in features.items()}
         parts = {}
         with torch.autocast(nodes.device.type, enabled=False):
             for n, ((k, group), length) in enumerate(zip(hops, torch.split(lengths, sizes), strict=True)):
                 readout = self._readout(group)
                 matrix = torch.split(frames.matrix(readout.lmax), sizes)[n]
-                blocks = readout({sector: f[n] for sector, f in own.items()}, matrix, length)
+                blocks = self._all_channels(readout({sector: f[n] for sector, f in own.items()}, matrix, length))
                 if sizes[n] < len(group.pairs):
                     blocks = blocks.new_zeros((len(group.pairs), blocks.shape[1])).index_copy(0, near[n], blocks)
                 parts[k] = blocks
         return parts
+
+    def _all_channels(self, blocks: torch.Tensor) -> torch.Tensor:
+        """(n * axes, n_i * n_j * head channels) -> (n, n_i * n_j * n_channels).
+
+        Heads without spin-orbit coupling give A_0 and one A_a for each axis; what only coupling makes is zero.
+        """
+        if self.uncoupled is None:
+            return blocks
+        n, size, own = len(blocks) // self.axes, blocks.shape[1] // len(self.head_signs), len(self.head_signs)
+        parts = blocks.reshape(n, self.axes, size, own)
+        # heads of one channel, A_0 alone, have one axis, too
+        known = parts[:, 0, :, :1] if own == 1 else torch.cat((parts[:, 0, :, :1], parts[..., 1].mT), dim=-1)
+        whole = known.new_zeros((n, size, self.n_channels))
+        return whole.index_copy(2, self.uncoupled.to(whole.device), known).flatten(1)
 
     def _symmetrised(self, blocks: torch.Tensor, n: int) -> torch.Tensor:
         """On-site blocks are their own partners: (B + s B^T) / 2."""

@@ -25,6 +25,11 @@ def has_moments(structure: AtomicStructure) -> bool:
     return structure.moments is not None and bool(np.any(structure.moments))
 
 
+def is_tilted(structure: AtomicStructure) -> bool:
+    """Whether a moment has a component across z, which collinear blocks cannot hold."""
+    return structure.moments is not None and bool(np.abs(structure.moments[:, :2]).max(initial=0.0) > OFF_AXIS)
+
+
 def is_magnetic(calculation: Calculation) -> bool:
     """Whether a calculation asks for a model with moments: atoms have them, and H is odd under time reversal.
 
@@ -40,14 +45,12 @@ def check_axis(structure: AtomicStructure, spin: Spin) -> None:
     Raises:
         PhysicsError: a moment of a collinear calculation has a component across z.
     """
-    if spin is Spin.COLLINEAR and structure.moments is not None:
-        across = np.abs(structure.moments[:, :2]).max(axis=1)
-        if across.max() > OFF_AXIS:
-            atom = int(across.argmax())
-            raise PhysicsError(
-                f"the moment of atom {atom} is {structure.moments[atom].tolist()}, and collinear blocks know up and "
-                "down along z alone: turn all moments along z, or use spinor data for tilted ones"
-            )
+    if spin is Spin.COLLINEAR and structure.moments is not None and is_tilted(structure):
+        atom = int(np.abs(structure.moments[:, :2]).max(axis=1).argmax())
+        raise PhysicsError(
+            f"the moment of atom {atom} is {structure.moments[atom].tolist()}, and collinear blocks know up and "
+            "down along z alone: turn all moments along z, or use spinor data for tilted ones"
+        )
 
 
 def check_moments(name: str, calculation: Calculation) -> None:
@@ -79,23 +82,28 @@ def odd_channels(even: int) -> int:
 class MomentEmbedding(torch.nn.Module):
     """Moments -> features, with weights for each species: zero where the moment is, smooth and bounded in it.
 
-    odd: v_k = m / sqrt(s_k^2 + m^2), the three components as l = 1 for spinors, m_z as a scalar for collinear
-    layouts, whose spin axis has nothing to do with space. Even: f_k = m^2 / (s_k^2 + m^2), added to the scalars.
-    s_k: `MOMENT_SCALES`.
+    odd: v_k = m / sqrt(s_k^2 + m^2). With spin-orbit coupling its components are an l = 1 of space. Without it spin
+    has nothing to do with space: they are scalars of space, three for spinors, or m_z alone for collinear layouts.
+    Even: f_k = m^2 / (s_k^2 + m^2), added to the scalars. s_k: `MOMENT_SCALES`.
 
     Args:
         n_species: number of species.
         channels: natural channels.
         spin: spinor or collinear.
+        spin_orbit: whether spinors couple spin to space.
     """
 
     scales: torch.Tensor
 
-    def __init__(self, n_species: int, channels: int, spin: Spin) -> None:
+    def __init__(self, n_species: int, channels: int, spin: Spin, spin_orbit: bool = True) -> None:
         super().__init__()
         count = odd_channels(channels)
-        self.vector = spin is Spin.SPINOR
-        self.layout = FeatureLayout(1, channels, 0, 0, count) if self.vector else FeatureLayout(0, channels, 0, count)
+        self.vector = spin is Spin.SPINOR and spin_orbit
+        axes = 3 if spin is Spin.SPINOR and not spin_orbit else 1
+        self.layout = (
+            FeatureLayout(1, channels, 0, 0, count) if self.vector else FeatureLayout(0, channels, 0, count, axes=axes)
+        )
+        self.collinear = spin is Spin.COLLINEAR
         n = len(MOMENT_SCALES)
         self.even = torch.nn.Parameter(torch.randn(n_species, n, channels) / n**0.5)
         self.odd = torch.nn.Parameter(torch.randn(n_species, n, count) / n**0.5)
@@ -104,7 +112,7 @@ class MomentEmbedding(torch.nn.Module):
     def forward(self, scalars: torch.Tensor, species: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
         """(n, channels), (n,), (n, 3) Bohr magnetons -> (n, rows, channels of `layout`)."""
         moments = moments.to(scalars.dtype)
-        if not self.vector:
+        if self.collinear:
             moments = moments[:, 2:]
         square = moments.square().sum(dim=1, keepdim=True)
         total = self.scales.square() + square
@@ -114,7 +122,7 @@ class MomentEmbedding(torch.nn.Module):
         functions = rows.unsqueeze(2) * total.rsqrt().unsqueeze(1)
         odd = torch.einsum("nak,nkc->nac", functions, self.odd.index_select(0, species))
         if not self.vector:
-            return torch.cat((even.unsqueeze(1), odd), dim=-1)
+            return torch.cat((even, odd.flatten(1)), dim=-1).unsqueeze(1)
         pad = torch.nn.functional.pad
         # scalars stand in the first row of their channels, vectors in the other three of theirs
         return torch.cat((pad(even.unsqueeze(1), (0, 0, 0, 3)), pad(odd, (0, 0, 1, 0))), dim=-1)

@@ -7,7 +7,7 @@ import torch
 from hamnet.nn.features import EquivariantLinear, FeatureLayout, degree_of_rows
 from hamnet.nn.frames import EdgeFrames
 from hamnet.nn.radial import RadialNetwork
-from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, frame_irreps, frame_layout
+from hamnet.nn.so2 import O2Features, O2Layout, O2Linear, for_axes, frame_irreps, frame_layout
 
 Sector = tuple[int, int]
 """Grade of time reversal, and parity under exchange of the atoms; both +1 or -1."""
@@ -32,7 +32,8 @@ class PairFeatures(torch.nn.Module):
     def __init__(self, layout: FeatureLayout, radial_functions: int, radial_hidden: int) -> None:
         super().__init__()
         self.layout = layout
-        self.parted = FeatureLayout(layout.lmax, *((part.stop - part.start + 1) // 2 for part in layout.classes))
+        a, b, c, d = ((part.stop - part.start + 1) // 2 for part in layout.classes)
+        self.parted = FeatureLayout(layout.lmax, a, b, c, d, layout.axes)
         self.even, self.odd = EquivariantLinear(layout, self.parted), EquivariantLinear(layout, self.parted)
         parity = _inversion_signs(self.parted)
         self.register_buffer("signs", torch.cat((parity, -parity), dim=1), persistent=False)
@@ -62,7 +63,7 @@ class PairFeatures(torch.nn.Module):
         frames: EdgeFrames,
         scaled_distance: torch.Tensor,
     ) -> dict[Sector, O2Features]:
-        """Node features -> features of the pairs for each sector."""
+        """Node features -> features of the pairs for each sector; spin components of a pair stand one after another."""
         first, second = self.invariants(features[:, 0, : self.layout.natural]).chunk(2, dim=-1)
         symmetric = (
             first.index_select(0, pair_i) + first.index_select(0, pair_j),
@@ -79,9 +80,9 @@ class PairFeatures(torch.nn.Module):
         parts = dict(zip((1, -1), torch.split(turned, self.parted.channels, dim=-1), strict=True))
         result = {}
         for k, (sector, gated) in enumerate(self.gated.items()):
-            natural, unnatural = self.parted.grade(sector[0])
-            inside = frame_irreps(parts[sector[1]][..., natural.start : unnatural.stop], self.parted, sector[0])
-            result[sector] = self.linear[k](inside).scaled(weights[k], gated)
+            inside = frame_irreps(parts[sector[1]][..., self.parted.span(sector[0])], self.parted, sector[0])
+            factors = for_axes(weights[k], self.parted.axes_of(sector[0]))
+            result[sector] = self.linear[k](inside).scaled(factors, gated)
         return self._gate(result)
 
     def _gate(self, features: dict[Sector, O2Features]) -> dict[Sector, O2Features]:
@@ -100,7 +101,7 @@ class PairFeatures(torch.nn.Module):
                 gated = rest.scaled(factor, O2Layout(0, inner.pseudoscalars, inner.doublets))
                 result[sector] = O2Features((activated, gated.singlets[1]), gated.doublets)
             else:
-                result[sector] = features[sector].scaled(factor, inner)
+                result[sector] = features[sector].scaled(for_axes(factor, self.parted.axes_of(sector[0])), inner)
         return result
 
 
@@ -108,6 +109,7 @@ def _inversion_signs(layout: FeatureLayout) -> torch.Tensor:
     """(rows, channels) sign of each feature under inversion: (-1)^l for natural ones, its negative for the others."""
     natural = torch.where(degree_of_rows(layout.lmax) % 2 == 0, 1.0, -1.0)
     signs = natural[:, None].repeat(1, layout.channels)
-    for k in (1, 3):
-        signs[:, layout.classes[k]] *= -1
+    for k, part in layout.parts:
+        if k % 2:
+            signs[:, part] *= -1
     return signs

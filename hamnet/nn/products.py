@@ -8,7 +8,9 @@ the freedom of path weights is in the linear maps before and after.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product as combinations
 
 import numpy as np
 import torch
@@ -69,41 +71,67 @@ class CouplingProduct(torch.nn.Module):
         return torch.cat([self._product(*part) for part in zip(a.split(CHUNK), b.split(CHUNK), strict=True)])
 
     def _product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """All terms of the product, summed by class."""
-        result: list[torch.Tensor | None] = [None] * 4
-        for class_a, class_b, class_out, is_even in self.terms:
-            width = min(_width(self.layout, c) for c in (class_a, class_b, class_out))
-            left, right = (
-                t[..., s.start : s.start + width]
-                for t, s in ((a, self.layout.classes[class_a]), (b, self.layout.classes[class_b]))
-            )
-            outer = (left.unsqueeze(2) * right.unsqueeze(1)).flatten(1, 2)
-            term = torch.matmul(self.even if is_even else self.odd, outer)
-            missing = _width(self.layout, class_out) - width
-            if missing:
-                term = torch.nn.functional.pad(term, (0, missing))
-            before = result[class_out]
-            result[class_out] = term if before is None else before + term
+        """All terms of the product, summed by what is stored together."""
+        result: list[torch.Tensor | None] = [None] * len(self.layout.parts)
+        for term in self.terms:
+            (first, second), *more = term.factors
+            outer = a[..., first].unsqueeze(2) * b[..., second].unsqueeze(1)
+            for first, second in more:
+                outer = outer + a[..., first].unsqueeze(2) * b[..., second].unsqueeze(1)
+            product = torch.matmul(self.even if term.even else self.odd, outer.flatten(1, 2))
+            if term.missing:
+                product = torch.nn.functional.pad(product, (0, term.missing))
+            before = result[term.out]
+            result[term.out] = product if before is None else before + product
         return torch.cat([part for part in result if part is not None], dim=-1)
 
 
-def _width(layout: FeatureLayout, k: int) -> int:
-    return int(layout.classes[k].stop - layout.classes[k].start)
+@dataclass(frozen=True)
+class ProductTerm:
+    """One product between stored parts of two features.
+
+    Args:
+        factors: channels of both; several where spin components are summed, as in a dot product.
+        out: number of the part of `FeatureLayout.parts` that it adds to.
+        missing: channels of that part beyond the product's own.
+        even: coupling with l1 + l2 + l3 even.
+    """
+
+    factors: tuple[tuple[slice, slice], ...]
+    out: int
+    missing: int
+    even: bool
 
 
-def _terms(layout: FeatureLayout) -> list[tuple[int, int, int, bool]]:
-    """(class of x, class of y, class of the product, even coupling) of the products between existing classes.
+def _terms(layout: FeatureLayout) -> list[ProductTerm]:
+    """Products between the existing classes.
 
     Classes count 0 natural, 1 unnatural, 2 and 3 the same odd under time reversal. Even couplings keep the product of
-    both naturalnesses, odd ones turn it.
+    both naturalnesses, odd ones turn it. With spin axes odd features are vectors of spin space and even ones scalars:
+    odd times odd is their dot product. Their cross product is left out: it is even under time reversal and a vector,
+    as nothing is in H without spin-orbit coupling whose functional knows the spin density alone.
     """
-    present = [k for k in range(4) if _width(layout, k)]
+    present = [k for k in range(4) if layout.classes[k].stop > layout.classes[k].start]
     terms = []
-    for a in present:
-        for b in present:
-            for even in (True, False):
-                unnatural = (a % 2 + b % 2 + (0 if even else 1)) % 2
-                out = unnatural + 2 * ((a // 2 + b // 2) % 2)
-                if out in present:
-                    terms.append((a, b, out, even))
+    for a, b, even in combinations(present, present, (True, False)):
+        out = (a % 2 + b % 2 + (0 if even else 1)) % 2 + 2 * ((a // 2 + b // 2) % 2)
+        if out in present:
+            terms += _by_axes(layout, (a, b, out), even)
     return terms
+
+
+def _by_axes(layout: FeatureLayout, classes: tuple[int, int, int], even: bool) -> list[ProductTerm]:
+    """The product of two classes into a third, for all spin components."""
+    widths = [layout.classes[k].stop - layout.classes[k].start for k in classes]
+    shared = min(widths)
+
+    def stored(k: int, axis: int) -> tuple[int, slice]:
+        """Number and channels of a class; those of even classes are the same for all axes."""
+        number = k + 2 * axis if k >= 2 else k
+        start = layout.parts[number][1].start
+        return number, slice(start, start + shared)
+
+    a, b, out = classes
+    each = [(stored(a, n)[1], stored(b, n)[1]) for n in range(layout.axes if a >= 2 or b >= 2 else 1)]
+    groups = [tuple(each)] if a >= 2 and b >= 2 else [(pair,) for pair in each]
+    return [ProductTerm(group, stored(out, n)[0], widths[2] - shared, even) for n, group in enumerate(groups)]

@@ -89,14 +89,20 @@ def into_frame(features: torch.Tensor, layout: FeatureLayout, grade: int, matrix
         grade: +1 or -1.
         matrix: (n, n_frame_rows, rows) of `EdgeFrames.matrix`.
     """
-    natural, unnatural = layout.grade(grade)
-    if layout.channels > unnatural.stop - natural.start:
-        features = features[..., natural.start : unnatural.stop]
+    span = layout.span(grade)
+    if layout.channels > span.stop - span.start:
+        features = features[..., span]
     return frame_irreps(torch.bmm(matrix, features), layout, grade)
 
 
 def frame_irreps(turned: torch.Tensor, layout: FeatureLayout, grade: int) -> O2Features:
-    """Irreps of O(2) of features that are in their frames already: (n, n_frame_rows, channels of the grade)."""
+    """Irreps of O(2) of features that are in their frames already: (n, n_frame_rows, channels of the grade).
+
+    Spin components, where there are several, count as edges: the irreps have n * axes rows.
+    """
+    axes = layout.axes_of(grade)
+    if axes > 1:
+        turned = axes_to_edges(turned, axes)
     widths = [part.stop - part.start for part in layout.grade(grade)]
     degrees = layout.lmax + 1
     sizes, m = [degrees], 1
@@ -117,7 +123,8 @@ def frame_irreps(turned: torch.Tensor, layout: FeatureLayout, grade: int) -> O2F
 def out_of_frame(features: O2Features, layout: FeatureLayout, grade: int, matrix: torch.Tensor) -> torch.Tensor:
     """Inverse of `into_frame`: (n, rows, channels of the grade)."""
     natural, unnatural = (part.stop - part.start for part in layout.grade(grade))
-    degrees, n = layout.lmax + 1, len(matrix)
+    degrees, axes = layout.lmax + 1, layout.axes_of(grade)
+    n = len(matrix) * axes
     widths = [natural, unnatural]
     rows = [torch.cat([s.reshape(n, degrees, w) for s, w in zip(features.singlets, widths, strict=True)], dim=-1)]
     for m, (even, odd) in enumerate(features.doublets, start=1):
@@ -126,7 +133,25 @@ def out_of_frame(features: O2Features, layout: FeatureLayout, grade: int, matrix
             (a, b), (c, d) = torch.split(even, widths, dim=2), torch.split(odd, widths, dim=2)
             even, odd = torch.cat((a, -d), dim=-1), torch.cat((c, b), dim=-1)
         rows += [even, odd]
-    return torch.bmm(matrix.transpose(1, 2), torch.cat(rows, dim=1))
+    together = torch.cat(rows, dim=1)
+    return torch.bmm(matrix.transpose(1, 2), edges_to_axes(together, axes) if axes > 1 else together)
+
+
+def axes_to_edges(features: torch.Tensor, axes: int) -> torch.Tensor:
+    """(n, rows, axes * channels) -> (n * axes, rows, channels): every spin component as an edge of its own."""
+    n, rows, width = features.shape
+    return features.reshape(n, rows, axes, width // axes).transpose(1, 2).flatten(0, 1)
+
+
+def edges_to_axes(features: torch.Tensor, axes: int) -> torch.Tensor:
+    """Inverse of `axes_to_edges`."""
+    n, rows, width = features.shape
+    return features.reshape(n // axes, axes, rows, width).transpose(1, 2).flatten(2)
+
+
+def for_axes(values: torch.Tensor, axes: int) -> torch.Tensor:
+    """(n, ...) -> (n * axes, ...): what all spin components of an edge share."""
+    return values if axes == 1 else values.repeat_interleave(axes, dim=0)
 
 
 class O2Linear(torch.nn.Module):
@@ -201,7 +226,8 @@ class SO2Convolution(torch.nn.Module):
         for grade, linear, inner in zip(self.grades, self.linear, self.inner, strict=True):
             stop = start + sum(inner.sizes)
             turned = linear(into_frame(source, self.layout_in, grade, inward))
-            messages = out_of_frame(turned.scaled(weights[:, start:stop], inner), self.layout_out, grade, outward)
+            factors = for_axes(weights[:, start:stop], self.layout_in.axes_of(grade))
+            messages = out_of_frame(turned.scaled(factors, inner), self.layout_out, grade, outward)
             parts[grade], start = messages, stop
         return _joined(parts, self.layout_out, source)
 
@@ -210,7 +236,7 @@ def _joined(parts: dict[int, torch.Tensor | None], layout: FeatureLayout, like: 
     """Grades one after another; a grade that the source lacks is zero."""
     tensors = []
     for grade, part in parts.items():
-        natural, unnatural = layout.grade(grade)
-        width = unnatural.stop - natural.start
+        span = layout.span(grade)
+        width = span.stop - span.start
         tensors.append(like.new_zeros((len(like), layout.rows, width)) if part is None else part)
     return torch.cat(tensors, dim=-1) if len(tensors) > 1 else tensors[0]

@@ -17,6 +17,7 @@ from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, values_to_channels
 from hamnet.errors import PhysicsError
 from hamnet.nn.moments import check_moments
+from hamnet.nn.spin_space import head_layout, uncoupled_channels
 
 FloatArray = NDArray[np.float64]
 
@@ -61,6 +62,7 @@ class Statistics:
         average_neighbours: mean number of messages per atom.
         groups: (species_i, species_j, on_site) -> scales; absent groups were not seen.
         magnetic: the model takes moments and gives what is odd under time reversal, too.
+        spin_orbit: spinors couple spin to space; if not, scales are those of `head_layout`.
     """
 
     pair_cutoffs: FloatArray
@@ -68,6 +70,7 @@ class Statistics:
     average_neighbours: float
     groups: dict[tuple[int, int, bool], GroupStatistics]
     magnetic: bool = False
+    spin_orbit: bool = True
 
     def to_arrays(self) -> dict[str, FloatArray]:
         """Plain arrays for a checkpoint."""
@@ -77,6 +80,8 @@ class Statistics:
         }
         if self.magnetic:
             arrays["magnetic"] = np.ones(1)
+        if not self.spin_orbit:
+            arrays["uncoupled"] = np.ones(1)
         for (a, b, on_site), group in self.groups.items():
             name = f"{a}_{b}_{'on' if on_site else 'off'}"
             arrays[name] = np.stack((group.mean, group.scale, np.full_like(group.mean, group.decay)))
@@ -87,11 +92,12 @@ class Statistics:
         """Inverse of `to_arrays`."""
         groups = {}
         for name, table in arrays.items():
-            if name not in ("pair_cutoffs", "scalars", "magnetic"):
+            if name not in ("pair_cutoffs", "scalars", "magnetic", "uncoupled"):
                 a, b, where = name.split("_")
                 groups[int(a), int(b), where == "on"] = GroupStatistics(table[0], table[1], float(table[2, 0]))
         message_cutoff, neighbours = arrays["scalars"].tolist()
-        return cls(arrays["pair_cutoffs"], message_cutoff, neighbours, groups, "magnetic" in arrays)
+        flags = "magnetic" in arrays, "uncoupled" not in arrays
+        return cls(arrays["pair_cutoffs"], message_cutoff, neighbours, groups, *flags)
 
 
 def fit_statistics(
@@ -100,6 +106,7 @@ def fit_statistics(
     spin: Spin,
     settings: NetworkConfig,
     magnetic: bool = False,
+    spin_orbit: bool = True,
 ) -> Statistics:
     """Statistics of the training calculations, in one pass.
 
@@ -109,11 +116,12 @@ def fit_statistics(
         spin: layout of H.
         settings: of the network.
         magnetic: whether some atoms have moments (`hamnet.nn.moments.is_magnetic`).
+        spin_orbit: whether spinors couple spin to space (`hamnet.nn.spin_space.couples_spin`).
 
     Raises:
         PhysicsError: there are no calculations, one has no Hamiltonian, or one is magnetic without moments.
     """
-    sums = _Sums(basis, spin, magnetic)
+    sums = _Sums(basis, spin, magnetic, spin_orbit)
     neighbours: list[tuple[int, int]] = []
     message_cutoff: float | None = None
     for calculation in calculations:
@@ -131,7 +139,7 @@ def fit_statistics(
     if message_cutoff is None:
         raise PhysicsError("no calculations to take statistics from: the training part is empty")
     average = sum(n for n, _ in neighbours) / sum(n for _, n in neighbours)
-    return Statistics(sums.pair_cutoffs(), message_cutoff, max(average, 1.0), sums.groups(), magnetic)
+    return Statistics(sums.pair_cutoffs(), message_cutoff, max(average, 1.0), sums.groups(), magnetic, spin_orbit)
 
 
 def _message_cutoff(basis: OrbitalBasis, settings: NetworkConfig) -> float:
@@ -145,8 +153,9 @@ def _message_cutoff(basis: OrbitalBasis, settings: NetworkConfig) -> float:
 class _Sums:
     """Rows of coefficients by group, up to `LARGEST_SAMPLE` each, and the longest pairs."""
 
-    def __init__(self, basis: OrbitalBasis, spin: Spin, magnetic: bool) -> None:
-        self.basis, self.spin, self.magnetic = basis, spin, magnetic
+    def __init__(self, basis: OrbitalBasis, spin: Spin, magnetic: bool, spin_orbit: bool) -> None:
+        self.basis, self.magnetic = basis, magnetic
+        self.spin, self.layout = spin, head_layout(spin, spin_orbit)
         self.irreps: dict[tuple[int, int], BlockIrreps] = {}
         self.longest = np.zeros((len(basis.species),) * 2)
         self.rows: dict[tuple[int, int, bool], list[FloatArray]] = {}
@@ -157,12 +166,12 @@ class _Sums:
         for group in matrix.groups():
             a, b = group.species_i, group.species_j
             irreps = self.irreps.setdefault(
-                (a, b), block_irreps(self.basis.species[a], self.basis.species[b], self.spin, self.magnetic)
+                (a, b), block_irreps(self.basis.species[a], self.basis.species[b], self.layout, self.magnetic)
             )
             count, n_i, n_j = len(group.blocks), *(int(self.basis.n_orbitals[s]) for s in (a, b))
             shapes = [(count, n_i, n_j)]
             channels = values_to_channels(group.blocks.ravel(), self.spin, shapes, self.magnetic)
-            coefficients = channels.reshape(count, -1) @ irreps.matrix
+            coefficients = self._coefficients(channels.reshape(count, n_i * n_j, -1), irreps)
             lengths = distance[group.pairs]
             felt = np.abs(group.blocks).reshape(count, -1).max(axis=1) > NEGLIGIBLE
             self.longest[a, b] = max(self.longest[a, b], margin * float(lengths[felt].max(initial=0.0)))
@@ -173,6 +182,19 @@ class _Sums:
                 if chosen.any() and sum(map(len, rows)) < LARGEST_SAMPLE:
                     rows.append(coefficients[chosen])
                     self.distances.setdefault((a, b, wanted), []).append(lengths[chosen])
+
+    def _coefficients(self, channels: FloatArray, irreps: BlockIrreps) -> FloatArray:
+        """(n, n_i * n_j, n_channels) -> (n, n_coefficients); of spin vectors their length, which no turn changes."""
+        if self.layout is self.spin:
+            return np.asarray(channels.reshape(len(channels), -1) @ irreps.matrix)
+        kept = uncoupled_channels(self.magnetic)
+        a_0, *spins = (channels[..., k] for k in kept)
+        each = [np.stack((a_0, a), axis=-1) for a in spins] or [a_0]
+        table = np.stack([part.reshape(len(channels), -1) @ irreps.matrix for part in each])
+        odd = [k for term in irreps.terms if term.grade == -1 for k in range(term.columns.start, term.columns.stop)]
+        result = table[0]
+        result[:, odd] = np.linalg.norm(table[:, :, odd], axis=0)
+        return np.asarray(result)
 
     def pair_cutoffs(self) -> FloatArray:
         """Radii add up; without radii the longest pair that H feels, with a margin."""

@@ -10,6 +10,7 @@ from e3nn import o3
 
 from hamnet.nn.features import FeatureLayout
 from hamnet.nn.frames import EdgeFrames
+from hamnet.nn.so2 import axes_to_edges, edges_to_axes, for_axes
 
 E3NN_AXES = [1, 2, 0]
 """Vectors enter e3nn as (y, z, x): then its basis is ours, m = -l..l with z polar. The one place that relabels axes."""
@@ -54,10 +55,10 @@ class TensorProductConvolution(torch.nn.Module):
         harmonics = edge_harmonics(frames.vectors.to(source.dtype), self.lmax_filter)
         result, split = [], torch.split(weights, self.counts, dim=1)
         for k, grade in enumerate(self.layout_out.grades):
-            natural, unnatural = self.layout_in.grade(grade)
-            flat = self.parts_in[k].to_e3nn(source[..., natural.start : unnatural.stop])
-            messages = self.linears[k](self.products[k](flat, harmonics, split[k]))
-            result.append(self.parts_out[k].from_e3nn(messages))
+            axes = self.layout_in.axes_of(grade)
+            flat = self.parts_in[k].to_e3nn(axes_to_edges(source[..., self.layout_in.span(grade)], axes))
+            product = self.products[k](flat, for_axes(harmonics, axes), for_axes(split[k], axes))
+            result.append(edges_to_axes(self.parts_out[k].from_e3nn(self.linears[k](product)), axes))
         return torch.cat(result, dim=-1)
 
 

@@ -127,7 +127,7 @@ def _exchanged(name: str, model: HamiltonianModel, source: HamiltonianModel, tab
     if a is None or b is None or f"{b}_{a}_off" not in source.readouts:
         return None
     mine, theirs = (model.basis.species[k] for k in (i, j)), (source.basis.species[k] for k in (a, b))
-    alike = model.spin is source.spin and model.magnetic == source.magnetic
+    alike = model.head_spin is source.head_spin and model.magnetic == source.magnetic
     if not alike or any(x.shells != y.shells for x, y in zip(mine, theirs, strict=True)):
         return None
     other: Any = source.readouts[f"{b}_{a}_off"]
@@ -155,7 +155,7 @@ def _term_columns(model: HamiltonianModel, i: int, j: int, grade: int) -> list[l
 def _partners(model: HamiltonianModel, i: int, j: int) -> dict[int, tuple[int, int]]:
     """Start of each term of block (i, j) -> start of its partner in block (j, i), sign with the parity of inversion."""
     mine, theirs = _irreps(model, i, j), _irreps(model, j, i)
-    signs = model.transposition_signs.numpy()
+    signs = model.head_signs.numpy()
     n_i, n_j = (model.basis.species[k].n_orbitals for k in (i, j))
     blocks = theirs.matrix.reshape(n_j, n_i, len(signs), -1).transpose(1, 0, 2, 3) * signs[:, None]
     table = mine.matrix.T @ blocks.reshape(theirs.matrix.shape)
@@ -168,7 +168,7 @@ def _partners(model: HamiltonianModel, i: int, j: int) -> dict[int, tuple[int, i
 
 def _irreps(model: HamiltonianModel, i: int, j: int) -> BlockIrreps:
     species = model.basis.species
-    return block_irreps(species[i], species[j], model.spin, model.magnetic)
+    return block_irreps(species[i], species[j], model.head_spin, model.magnetic)
 
 
 def _columns(name: str) -> int:

@@ -30,10 +30,16 @@ ColumnKey = tuple[TermKey, int]
 
 
 def can_widen(source: HamiltonianModel, spin: Spin, magnetic: bool) -> bool:
-    """Whether blocks of a layout hold those of a trained model as their first part: A_0, or all that is even."""
-    if source.magnetic or (source.spin, source.magnetic) == (spin, magnetic):
+    """Whether blocks of a layout hold those of a trained model as their first part: A_0, or all that is even.
+
+    Args:
+        source: trained.
+        spin: layout of the new model's heads (`hamnet.nn.spin_space.head_layout`).
+        magnetic: whether the new model takes moments.
+    """
+    if source.magnetic or (source.head_spin, source.magnetic) == (spin, magnetic):
         return False
-    return source.spin is spin or source.spin is not Spin.SPINOR
+    return source.head_spin is spin or source.head_spin is not Spin.SPINOR
 
 
 def term_keys(terms: Sequence[IrrepTerm]) -> list[TermKey]:
@@ -56,7 +62,7 @@ def widened_statistics(
         fitted: to the new data.
         source: of the trained model.
         basis: of both.
-        spins: layouts of the new and of the trained model.
+        spins: layouts of the heads of the new and of the trained model.
     """
     groups = {}
     for (a, b, on_site), group in fitted.groups.items():
@@ -73,7 +79,7 @@ def widened_statistics(
                 scale[term.columns] = old.scale[places[key].columns]
         groups[a, b, on_site] = GroupStatistics(mean, scale, old.decay)
     # couples that only the source has seen have no scales for what is new, so that they are left out
-    return replace(source, groups=groups, magnetic=fitted.magnetic)
+    return replace(source, groups=groups, magnetic=fitted.magnetic, spin_orbit=fitted.spin_orbit)
 
 
 def widen_heads(model: HamiltonianModel, source: HamiltonianModel) -> int:

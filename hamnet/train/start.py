@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,11 +15,13 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.calculation import Calculation
 from hamnet.core.spin import Spin
 from hamnet.data.splits import Split
+from hamnet.errors import PhysicsError
 from hamnet.nn.checkpoint import Checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.moments import is_magnetic
 from hamnet.nn.prior import Baseline
+from hamnet.nn.spin_space import head_layout, spin_coupling
 from hamnet.nn.statistics import Statistics, fit_statistics
 from hamnet.predict.overlap import fit_overlap
 from hamnet.train.finetune import covers, take_over
@@ -57,6 +60,9 @@ class Starter:
             baseline, statistics = self._fitted(basis)
         else:
             basis, baseline, statistics = kept.basis, kept.baseline, kept.statistics
+            # spinors without spin-orbit coupling have the weights of collinear blocks
+            baseline = None if baseline is None else replace(baseline, spin=self.stores.spin)
+        statistics = replace(statistics, spin_orbit=self.spin_orbit)
         model = HamiltonianModel(self.config.network, basis, self.stores.spin, statistics, network_dtype(self.config))
         metadata = self._metadata()
         if self.source is not None:
@@ -76,7 +82,9 @@ class Starter:
     def _kept(self) -> Checkpoint | None:
         """The trained model, when it knows all that occurs in the new data."""
         source = self.source
-        if source is None or source.spin is not self.stores.spin or not covers(source.basis, self.stores.basis):
+        if source is None or not covers(source.basis, self.stores.basis):
+            return None
+        if source.model.head_spin is not self._heads:
             return None
         if not self._same_baseline(source):
             return None
@@ -96,16 +104,17 @@ class Starter:
         if source is None or source.basis.hash != stores.basis.hash:
             return None
         magnetic = self._magnetic(source.basis)
-        if not can_widen(source.model, stores.spin, magnetic) or not self._same_baseline(source):
+        if not can_widen(source.model, self._heads, magnetic) or not self._same_baseline(source):
             return None
         old = source.baseline
         baseline = None if old is None else replace(old, spin=stores.spin)
         whole = Baseline("none", stores.spin) if baseline is None else baseline
         remainders = (whole.remainder(c) for c in self._read(self.split.train, source.basis))
-        fitted = fit_statistics(remainders, source.basis, stores.spin, self.config.network, magnetic)
+        network = self.config.network
+        fitted = fit_statistics(remainders, source.basis, stores.spin, network, magnetic, self.spin_orbit)
         if not set(fitted.groups) <= set(source.statistics.groups):
             return None
-        spins = (stores.spin, source.spin)
+        spins = (self._heads, source.model.head_spin)
         return source.basis, baseline, widened_statistics(fitted, source.statistics, source.basis, spins)
 
     def _same_baseline(self, source: Checkpoint) -> bool:
@@ -117,7 +126,37 @@ class Starter:
         magnetic = self._magnetic(basis)
         if magnetic:
             self.on_line("moments: the model takes them, and gives what is odd under time reversal")
-        return baseline, fit_statistics(remainders, basis, self.stores.spin, self.config.network, magnetic)
+        network = self.config.network
+        return baseline, fit_statistics(remainders, basis, self.stores.spin, network, magnetic, self.spin_orbit)
+
+    @cached_property
+    def spin_orbit(self) -> bool:
+        """Whether spinors couple spin to space, by `data.spin_orbit` and by what the calculations show.
+
+        Raises:
+            PhysicsError: data.spin_orbit is false, and a calculation shows coupling.
+        """
+        wanted = self.config.data.spin_orbit
+        if self.stores.spin is not Spin.SPINOR or wanted:
+            return True
+        source = self.source
+        if wanted is None and source is not None and source.model.head_spin is Spin.SPINOR:
+            return True  # a model with coupling goes on as one
+        names = (*self.split.train, *self.split.validation, *self.split.test)
+        found = ((name, spin_coupling(self.stores.read(name))) for name in names)
+        coupled = next(((name, shown) for name, shown in found if shown.there), None)
+        if coupled is None:
+            self.on_line("spin-orbit coupling: none in H, so that moments turn apart from the lattice")
+        elif wanted is False:
+            raise PhysicsError(
+                f"data.spin_orbit is false, but H of {coupled[0]} is not that of a calculation without spin-orbit "
+                f"coupling: {coupled[1]}; leave data.spin_orbit out"
+            )
+        return coupled is not None
+
+    @property
+    def _heads(self) -> Spin:
+        return head_layout(self.stores.spin, self.spin_orbit)
 
     def _magnetic(self, basis: OrbitalBasis) -> bool:
         """Whether an atom of the training part has a moment."""
