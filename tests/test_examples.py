@@ -62,6 +62,16 @@ def test_predict(tmp_path: Path) -> None:
     assert "lowest levels" in said
 
 
+def test_twisted_bilayer(tmp_path: Path) -> None:
+    from model_files import with_radial_functions
+
+    # 28 atoms of an untrained network, at two k-points
+    said = run("06_twisted_bilayer.py", tmp_path, str(with_radial_functions(tmp_path)), "1", "2")
+    assert "28 atoms, 21.787 degrees" in said
+    assert re.search(r"bands about the Fermi level are \d+\.\d meV wide", said)
+    assert (tmp_path / "twisted_1.png").stat().st_size > 1000
+
+
 def test_rotate_blocks(tmp_path: Path) -> None:
     said = run("04_rotate_blocks.py", tmp_path, str(golden("openmx/graphene")))
     change = re.search(r"eigenvalue: (\S+) eV", said)

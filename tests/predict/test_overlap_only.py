@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_files import graphene, untrained
+from model_files import graphene, tabulated, untrained
 
-from hamnet.core.basis import OrbitalBasis, RadialFunction, Shell
+from hamnet.core.basis import OrbitalBasis
 from hamnet.core.overlap import two_centre_overlap
 from hamnet.data.store import Store
 from hamnet.errors import BasisError, FormatError
@@ -19,15 +19,6 @@ from hamnet.predict.overlap_only import basis_source, overlap_files
 from hamnet.predict.predictor import Predictor
 
 POSCAR = "carbon\n1.0\n4 0 0\n0 4 0\n0 0 9\nC\n2\nCartesian\n0 0 0\n0.9 1.1 0.3\n"
-
-
-def tabulated(shell: Shell) -> Shell:
-    """The shell with a made-up radial function, a cosine bump times r^l."""
-    assert shell.radius is not None
-    r = np.linspace(0.0, shell.radius, 200)
-    values = r**shell.l * np.cos(np.pi * r / shell.radius / 2) ** 4
-    values /= np.sqrt(np.trapezoid((r * values) ** 2, r))
-    return replace(shell, radial=RadialFunction(tuple(r), tuple(values), tuple(np.gradient(values, r))))
 
 
 @pytest.fixture(scope="module")
