@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from hamnet.cli.common import JsonOption, Reporter
 
 INTERRUPTED = 130
+
+
+class TargetKind(StrEnum):
+    """What a round's training learns."""
+
+    RELAXED = "relaxed"
+    MIXED = "mixed"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +33,11 @@ def finetune(
         list[str] | None,
         typer.Argument(help="section.key=value of each round's training; data.store=OLD.h5: labels to rehearse."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Fock builds of each molecule.")] = 4,
-    keep: Annotated[float, typer.Option(min=0.0, max=0.99, help="Part of the prediction in the target.")] = 0.4,
+    rounds: Annotated[int, typer.Option(min=1, help="Fock builds of each molecule.")] = 2,
+    target: Annotated[
+        TargetKind, typer.Option(help="relaxed: F with its Coulomb part self-consistent; mixed: keep H + (1 - keep) F.")
+    ] = TargetKind.RELAXED,
+    keep: Annotated[float, typer.Option(min=0.0, max=0.99, help="Part of the prediction in a mixed target.")] = 0.4,
     rehearsal: Annotated[float, typer.Option(min=0.0, help="Labelled calculations per molecule in a round.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +52,7 @@ def finetune(
 
     reporter = Reporter(as_json)
     config, labelled = unlabelled_config(model, output, overrides or [])
-    settings = UnlabelledSettings(rounds, keep, rehearsal)
+    settings = UnlabelledSettings(rounds, target.value, keep, rehearsal)
     try:
         run = Unlabelled(config, model, read_structures(unlabelled), settings, labelled, reporter.line)
         result = run.run()

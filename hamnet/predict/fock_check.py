@@ -16,6 +16,7 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import PhysicsError
 from hamnet.nn.checkpoint import Checkpoint
+from hamnet.predict.coulomb_relaxation import relax_coulomb
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_fock import FockBuilder, FockResult, Method, commutator, dense_of, orbitals_of
 
@@ -31,6 +32,7 @@ class Builder(Protocol):
 
     overlap: FloatArray
     builds: int
+    coulomb_builds: int
 
     @property
     def n_electrons(self) -> int:
@@ -38,6 +40,9 @@ class Builder(Protocol):
 
     def build(self, density: FloatArray) -> FockResult:
         """F[D] and E[D], eV."""
+
+    def coulomb(self, density: FloatArray) -> FloatArray:
+        """J[D], eV."""
 
     def minao_density(self) -> FloatArray:
         """D of superposed atoms."""
@@ -63,6 +68,9 @@ class FockCheck:
             the response of F, of how far E lies above the SCF energy.
         fock_distance: eV, mean |F - H| over all numbers of H.
         builds: Fock builds that this took, that of H0 included.
+        relaxed: eV, as `fock`: F after its Coulomb part has become self-consistent (`relax_coulomb`); None where that
+            was not asked for.
+        coulomb_builds: Coulomb matrices that this took.
     """
 
     calculation: Calculation
@@ -72,6 +80,8 @@ class FockCheck:
     energy_error: float
     fock_distance: float
     builds: int
+    relaxed: BlockMatrix | None = None
+    coulomb_builds: int = 0
 
 
 def method_of(checkpoint: Checkpoint) -> Method:
@@ -94,6 +104,7 @@ def fock_check(
     method: Method,
     reference: BlockMatrix | None = None,
     make_builder: MakeBuilder = FockBuilder,
+    relax: bool = False,
 ) -> FockCheck:
     """Predict H, and make one Fock build from its density.
 
@@ -103,6 +114,7 @@ def fock_check(
         method: functional, grid, charge.
         reference: H0 where it is known already; else a model that learnt H - H0 costs a second Fock build.
         make_builder: Fock builder of a structure, a basis and a method.
+        relax: relax the Coulomb part of F, too.
 
     Raises:
         BasisError: an element that the model does not know, orbitals that are no Gaussians, or repeat.
@@ -125,6 +137,7 @@ def fock_check(
     result = builder.build(density)
     if not np.isfinite(result.energy):
         raise PhysicsError("the Fock build gave an energy that is not finite: look at the geometry")
+    relaxed = builder.blocks(relax_coulomb(builder, result.fock, density)) if relax else None
     return FockCheck(
         calculation,
         builder.blocks(result.fock),
@@ -133,6 +146,8 @@ def fock_check(
         _energy_error(result.fock, orbitals, n),
         float(np.abs(h - result.fock).mean()),
         builder.builds,
+        relaxed,
+        builder.coulomb_builds,
     )
 
 

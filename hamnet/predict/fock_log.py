@@ -17,7 +17,7 @@ from hamnet.predict.fock_check import Builder, FockCheck, MakeBuilder, fock_chec
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
-NUMBERS = {"round": int, "builds": int, "energy_eV": float, "commutator_eV": float}
+NUMBERS = {"round": int, "builds": int, "coulomb_builds": int, "energy_eV": float, "commutator_eV": float}
 NUMBERS |= {"energy_error_eV": float, "fock_distance_meV": float, "seconds": float}
 
 
@@ -32,6 +32,7 @@ class FockRow:
         energy_eV, commutator_eV, energy_error_eV: as in `FockCheck`; NaN where the check failed.
         fock_distance_meV: mean |F - H|.
         seconds: wall time, prediction included.
+        coulomb_builds: Coulomb matrices beside the Fock builds.
         reason: why the structure was left out; empty where all went well.
     """
 
@@ -43,6 +44,7 @@ class FockRow:
     energy_error_eV: float
     fock_distance_meV: float
     seconds: float
+    coulomb_builds: int = 0
     reason: str = ""
 
 
@@ -71,6 +73,11 @@ class FockLog:
     def builds(self) -> int:
         """Fock builds of all rows: those of an earlier start, and those made twice after a kill, included."""
         return sum(row.builds for row in self.rows)
+
+    @property
+    def coulomb_builds(self) -> int:
+        """Coulomb matrices of all rows."""
+        return sum(row.coulomb_builds for row in self.rows)
 
     def add(self, row: FockRow) -> None:
         """Append a row; it is in the file when this returns."""
@@ -106,11 +113,12 @@ def accounted_check(
     method: Method,
     reference: BlockMatrix | None = None,
     make_builder: MakeBuilder = FockBuilder,
+    relax: bool = False,
 ) -> tuple[FockRow, FockCheck | None]:
     """`fock_check` of one structure, and its row of the account; where it fails, None and a row that says why.
 
     Args:
-        predictor, atoms, method, reference, make_builder: as for `fock_check`.
+        predictor, atoms, method, reference, make_builder, relax: as for `fock_check`.
         name: of the structure.
         number: of the round.
     """
@@ -124,13 +132,14 @@ def accounted_check(
 
     check, reason = None, ""
     try:
-        check = fock_check(predictor, atoms, method, reference, make)
+        check = fock_check(predictor, atoms, method, reference, make, relax)
     except HamnetError as error:
         reason = f"{type(error).__name__}: {error}"
     except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError) as error:  # from inside the DFT code
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     seconds, builds = time.perf_counter() - started, sum(builder.builds for builder in made)
+    extra = sum(builder.coulomb_builds for builder in made)
     if check is None:
-        return FockRow(number, name, builds, math.nan, math.nan, math.nan, math.nan, seconds, reason), None
+        return FockRow(number, name, builds, math.nan, math.nan, math.nan, math.nan, seconds, extra, reason), None
     figures = check.energy, check.commutator, check.energy_error, 1e3 * check.fock_distance
-    return FockRow(number, name, builds, *figures, seconds), check
+    return FockRow(number, name, builds, *figures, seconds, extra), check

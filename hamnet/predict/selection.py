@@ -89,8 +89,8 @@ def select(
 ) -> Ranking:
     """Rank structures and write OUTPUT.csv and, beside it, the first of them as OUTPUT.extxyz.
 
-    By commutator each finished Fock build stands in OUTPUT.<model>.part.csv until the ranking is written, so that a run that
-    was killed goes on where it was.
+    By commutator each finished Fock build stands in OUTPUT.<model>.part.csv until the ranking is written, so that a
+    run that was killed goes on where it was.
 
     Args:
         models: one checkpoint, or those of an ensemble, or an ensemble's folder.

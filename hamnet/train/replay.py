@@ -2,9 +2,10 @@
 
 For each geometry the network's own prediction H gives a density D(H), one Fock build gives F(D(H)), and the target is
 
-    T = keep H + (1 - keep) F
+    relaxed:  T = G,  G = F + J[D(G) - D(H)], the Coulomb part of F brought to self-consistency
+    mixed:    T = keep H + (1 - keep) F, a damped step of the SCF
 
-so that a round of regression is one damped step of the SCF, taken by all geometries together. At the fixed point H = F:
+so that a round of regression is one step of the SCF, taken by all geometries together. At the fixed point H = F = G:
 the prediction is self-consistent, and right in all orbitals, not in the occupied ones alone.
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation, Provenance
@@ -26,7 +27,8 @@ from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
 KEEP = 0.4
-"""Part of the prediction in the target."""
+"""Part of the prediction in a mixed target."""
+Target = Literal["relaxed", "mixed"]
 FLUSH_SECONDS = 10.0
 """A kill loses at most the builds of so many seconds."""
 PREFIX = "replay/"
@@ -40,11 +42,13 @@ class Replay:
 
     Args:
         method: functional, grid, charge.
-        keep: part of the prediction in the target.
+        kind: relaxed or mixed.
+        keep: part of the prediction in a mixed target.
         make_builder: Fock builder of a structure, a basis and a method.
     """
 
     method: Method
+    kind: Target = "relaxed"
     keep: float = KEEP
     make_builder: MakeBuilder = FockBuilder
 
@@ -76,7 +80,14 @@ class Replay:
             todo = [(n, atoms) for n, atoms in structures if PREFIX + n not in done and n not in left_out]
             for k, (name, atoms) in enumerate(todo, start=1):
                 row, check = accounted_check(
-                    predictor, name, atoms, number, self.method, references.get(name), self.make_builder
+                    predictor,
+                    name,
+                    atoms,
+                    number,
+                    self.method,
+                    references.get(name),
+                    self.make_builder,
+                    self.kind == "relaxed",
                 )
                 if check is not None:
                     writer.add(PREFIX + name, self.target(check))
@@ -90,15 +101,18 @@ class Replay:
                 raise PhysicsError(f"no structure is left to learn from: {_reasons(log.failed())}")
 
     def target(self, check: FockCheck) -> Calculation:
-        """The calculation to learn from: T = keep H + (1 - keep) F, with S and H0 of the prediction."""
+        """The calculation to learn from: T, with S and H0 of the prediction."""
         predicted = check.calculation
         hamiltonian = predicted.hamiltonian
         if hamiltonian is None:
             raise PhysicsError("the prediction holds no Hamiltonian to mix with")
-        mixed = hamiltonian.with_values(
-            self.keep * hamiltonian.values + (1 - self.keep) * check.fock.on_pairs(hamiltonian.pairs).values
-        )
-        source = replay_provenance(predicted.provenance, self.method, self.keep)
+        if check.relaxed is not None:
+            mixed, words = check.relaxed.on_pairs(hamiltonian.pairs), "one Fock build, its Coulomb part relaxed"
+        else:
+            fock = check.fock.on_pairs(hamiltonian.pairs)
+            mixed = hamiltonian.with_values(self.keep * hamiltonian.values + (1 - self.keep) * fock.values)
+            words = f"{self.keep:g} H + {1 - self.keep:g} F, one Fock build"
+        source = replay_provenance(predicted.provenance, self.method, words)
         n_electrons = predicted.basis.n_electrons(predicted.structure.species) - self.method.charge
         return replace(
             predicted, hamiltonian=mixed, energy=check.energy, n_electrons=n_electrons, converged=False,
@@ -106,14 +120,14 @@ class Replay:
         )  # fmt: skip
 
 
-def replay_provenance(predicted: Provenance, method: Method, keep: float) -> Provenance:
+def replay_provenance(predicted: Provenance, method: Method, words: str) -> Provenance:
     """What a target says of itself, in the words in which labels of the same method do."""
     fit = f", density fit {method.density_fit}" if method.density_fit else ""
     return replace(
         predicted,
         functional=method.xc,
         grid=f"level {method.grid_level}{fit}",
-        convergence=f"{keep:g} H + {1 - keep:g} F(D(H)), one Fock build",
+        convergence=words,
     )
 
 

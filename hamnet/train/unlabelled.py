@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from hamnet.predict.fock_log import FockLog, FockRow
 from hamnet.predict.predictor import Predictor
 from hamnet.train.evaluation import evaluate_calculations, readers
 from hamnet.train.fitting import replace_metadata
-from hamnet.train.replay import KEEP, PREFIX, Replay, references_of
+from hamnet.train.replay import KEEP, PREFIX, Replay, Target, references_of
 from hamnet.train.run import make_split, train
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
@@ -45,14 +45,16 @@ class UnlabelledSettings:
 
     Args:
         rounds: Fock builds of each geometry.
-        keep: part of the prediction in the target; the rest is F.
+        target: relaxed or mixed, see `hamnet.train.replay`.
+        keep: part of the prediction in a mixed target; the rest is F.
         rehearsal: labelled calculations mixed into each round, per geometry; another draw in each round.
 
     Raises:
         ConfigError: a number outside its range.
     """
 
-    rounds: int = 4
+    rounds: int = 2
+    target: Target = "relaxed"
     keep: float = KEEP
     rehearsal: float = 1.0
 
@@ -174,7 +176,7 @@ class Unlabelled:
         method = method_of(checkpoint)
         _same_run(self.output / "start.json", {
             "model": checkpoint.sha256, "method": method.text, "structures": names,
-            "rounds": self.settings.rounds, "keep": self.settings.keep, "rehearsal": self.settings.rehearsal,
+            **asdict(self.settings),
         })  # fmt: skip
         self.on_line(
             f"{len(names)} structures x {self.settings.rounds} rounds: {len(names) * self.settings.rounds} Fock builds "
@@ -195,7 +197,7 @@ class Unlabelled:
             references = references_of(first) if number else {}
             predictor = Predictor.load(model, self.config.training.device)
             tell = partial(self._tell, self.settings.rounds - number - 1)
-            replay = Replay(method, self.settings.keep, self.make_builder)
+            replay = Replay(method, self.settings.target, self.settings.keep, self.make_builder)
             replay.targets(predictor, self.structures, number, path, log, references, tell)
             for name, reason in log.failed().items():
                 self.on_line(f"left out: {name}: {reason}")
@@ -282,7 +284,11 @@ class Unlabelled:
     ) -> UnlabelledResult:
         path = self.output / "model.ckpt"
         start, checkpoint = load_checkpoint(self.model), load_checkpoint(model)
-        known = {"fock_builds": log.builds, "unlabelled": len(self.structures) - len(log.failed())}
+        known = {
+            "fock_builds": log.builds,
+            "coulomb_builds": log.coulomb_builds,
+            "unlabelled": len(self.structures) - len(log.failed()),
+        }
         kept = {key: start.metadata.get(key, "") for key in ("code", "functional", "grid")}
         save_checkpoint(path, replace_metadata(checkpoint, checkpoint.metadata | kept | known))
         after = self._test_errors(model, labelled)
