@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from hamnet.config import Config
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
-from hamnet.errors import FormatError, PhysicsError
-from hamnet.nn.model import HamiltonianModel
+from hamnet.errors import FormatError
+from hamnet.nn.model import HamiltonianModel, spinor_twin
 from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import Statistics
 
@@ -58,23 +58,16 @@ class Checkpoint:
 
 
 def as_spinor(checkpoint: Checkpoint) -> Checkpoint:
-    """A collinear model as one of spinors without spin-orbit coupling: the same weights, moments of any direction.
-
-    For moments along z the blocks are the collinear ones, [[up, 0], [0, down]]. Models of spinors come back unchanged.
+    """A collinear model as one of spinors without spin-orbit coupling (`spinor_twin`); spinors come back unchanged.
 
     Raises:
-        PhysicsError: the model is of the layout without spin: it knows A_0 alone.
+        PhysicsError: the model was trained without spin.
     """
     if checkpoint.spin is Spin.SPINOR:
         return checkpoint
-    if checkpoint.spin is Spin.NONE:
-        raise PhysicsError("the model was trained without spin: it has no spinors to give; train it on collinear data")
-    statistics = replace(checkpoint.statistics, spin_orbit=False)
-    old = checkpoint.model
-    model = HamiltonianModel(old.settings, old.basis, Spin.SPINOR, statistics, old.dtype)
-    model.load_state_dict(old.state_dict())
+    model = spinor_twin(checkpoint.model)
     baseline = None if checkpoint.baseline is None else replace(checkpoint.baseline, spin=Spin.SPINOR)
-    return replace(checkpoint, model=model.eval(), spin=Spin.SPINOR, statistics=statistics, baseline=baseline)
+    return replace(checkpoint, model=model, spin=Spin.SPINOR, statistics=model.statistics, baseline=baseline)
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor] | None = None) -> None:

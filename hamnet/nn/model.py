@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -12,7 +14,7 @@ from hamnet.config import NetworkConfig
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
 from hamnet.data.irrep_blocks import BlockIrreps, block_irreps, spin_channels
-from hamnet.errors import BasisError
+from hamnet.errors import BasisError, PhysicsError
 from hamnet.nn.block_head import OnSiteReadout, PairReadout
 from hamnet.nn.features import GRADES, EquivariantLinear, FeatureGate, FeatureLayout
 from hamnet.nn.frames import EdgeFrames
@@ -235,6 +237,28 @@ class HamiltonianModel(torch.nn.Module):
         for layer in self.interactions:
             nodes = layer(nodes, onehot, batch.edge_source, batch.edge_target, frames, scaled)
         return nodes
+
+
+_twins: WeakKeyDictionary[HamiltonianModel, HamiltonianModel] = WeakKeyDictionary()
+
+
+def spinor_twin(model: HamiltonianModel) -> HamiltonianModel:
+    """A collinear model as one of spinors without spin-orbit coupling: the very same weights, made once.
+
+    For moments along z its blocks are the collinear ones, [[up, 0], [0, down]]; moments may have any direction.
+
+    Raises:
+        PhysicsError: the model is of another layout.
+    """
+    if model.spin is not Spin.COLLINEAR:
+        raise PhysicsError(f"only a model of collinear data gives spinors, too; this one has spin {model.spin.value}")
+    device, twin = next(model.parameters()).device, _twins.get(model)
+    if twin is None or next(twin.parameters()).device != device:
+        statistics = replace(model.statistics, spin_orbit=False)
+        twin = HamiltonianModel(model.settings, model.basis, Spin.SPINOR, statistics, model.dtype).to(device)
+        twin.load_state_dict(model.state_dict(), assign=True)
+        _twins[model] = twin
+    return twin.train(model.training)
 
 
 def _name(species_i: int, species_j: int, on_site: bool) -> str:

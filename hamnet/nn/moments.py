@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hamnet.core.calculation import Calculation
 from hamnet.core.spin import Spin
@@ -27,7 +28,12 @@ def has_moments(structure: AtomicStructure) -> bool:
 
 def is_tilted(structure: AtomicStructure) -> bool:
     """Whether a moment has a component across z, which collinear blocks cannot hold."""
-    return structure.moments is not None and bool(np.abs(structure.moments[:, :2]).max(initial=0.0) > OFF_AXIS)
+    return structure.moments is not None and across(structure.moments) > OFF_AXIS
+
+
+def across(moments: NDArray[np.float64]) -> float:
+    """Largest component across z of (n, 3) moments."""
+    return float(np.abs(moments[:, :2]).max(initial=0.0))
 
 
 def is_magnetic(calculation: Calculation) -> bool:

@@ -16,8 +16,9 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
 from hamnet.core.spin import Spin, spinor_to_pauli
 from hamnet.core.structure import AtomicStructure
-from hamnet.core.time_reversal import EVEN
+from hamnet.core.time_reversal import EVEN, odd_part
 from hamnet.data.irrep_blocks import spin_channels
+from hamnet.errors import PhysicsError
 
 SPAN = 1e-3
 """Moments span the directions in which their singular values are larger than this part of the largest."""
@@ -94,3 +95,26 @@ def _span(structure: AtomicStructure) -> np.ndarray:
     _, sizes, directions = np.linalg.svd(structure.moments)
     kept = directions[: len(sizes)][sizes > SPAN * sizes[0]]
     return np.asarray(kept.T @ kept)
+
+
+def in_layout(matrix: BlockMatrix, spin: Spin) -> BlockMatrix:
+    """A baseline in the spin layout of H; one that is the same for both spins is so in all layouts.
+
+    Raises:
+        PhysicsError: it has another layout and is not the same for both spins.
+    """
+    if matrix.spin is spin:
+        return matrix
+    if matrix.spin is not Spin.NONE and odd_part(matrix) > 0:
+        raise PhysicsError(
+            f"H0 is {matrix.spin.value} and differs between up and down by {2 * odd_part(matrix):.3g} eV, H is "
+            f"{spin.value}: give H0 in the layout of H"
+        )
+    parts = []
+    for group in matrix.groups():
+        one = group.blocks[:, 0] if matrix.spin is Spin.COLLINEAR else group.blocks
+        whole = one if spin is Spin.NONE else np.stack((one, one), axis=1)
+        if spin is Spin.SPINOR:
+            whole = np.kron(np.eye(2), one)
+        parts.append(whole.astype(spin.dtype).ravel())
+    return BlockMatrix.from_values(matrix.pairs, matrix.basis, matrix.species, spin, np.concatenate(parts))

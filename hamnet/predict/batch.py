@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 
 from hamnet.core.calculation import Calculation
 from hamnet.core.pairs import PairList
+from hamnet.core.spin import Spin
 from hamnet.data.store import write_store
 from hamnet.errors import HamnetError
-from hamnet.predict.ensemble import EnsemblePrediction, load_models, spread_path, write_spread
+from hamnet.nn.checkpoint import as_spinor
+from hamnet.nn.moments import OFF_AXIS, across
+from hamnet.predict.ensemble import Ensemble, EnsemblePrediction, load_models, spread_path, write_spread
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.structures import read_structures
+from hamnet.predict.structures import moments_of, read_structures
+
+OF_COLLINEAR = "the model is of collinear data: H is given as spinors, moments of any direction, no spin-orbit coupling"
+"""What is said of such predictions."""
 
 
 @dataclass
@@ -54,6 +60,7 @@ def predict_files(
     overlap: Path | None = None,
     reference: Path | None = None,
     device: str = "cpu",
+    spinor: bool = False,
     on_event: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Predict every structure of the files and write one store; nothing is written when any of them fails.
@@ -66,6 +73,8 @@ def predict_files(
         overlap: store with S of the same atoms; None: from integrals or the model's fit.
         reference: store with H0 of the same atoms, for a model that learnt H - H0; None: computed where it can be.
         device: cpu, cuda or cuda:N.
+        spinor: H of a collinear model as spinors; it is so without asking where a moment is tilted against z, for all
+            structures of the run then, since a store has one layout.
         on_event: called with one line for each structure and each remark.
 
     Raises:
@@ -75,11 +84,34 @@ def predict_files(
     frames = named_frames(structures)
     predictor = load_models([model] if isinstance(model, Path) else model, device)
     summary = Summary()
+    if predictor.checkpoint.spin is not Spin.SPINOR and (spinor or _asks_for_spinors(predictor, frames)):
+        predictor = as_spinors(predictor)
+        summary.remarks = (OF_COLLINEAR,)
+        on_event(f"note: {OF_COLLINEAR}")
     write_store(output, _calculations(predictor, frames, (overlap, reference), summary, on_event))
     if summary.spreads:
         write_spread(spread_path(output), summary.spreads)
     summary.peak_memory_gb = peak_memory_gb()
     return summary
+
+
+def _asks_for_spinors(predictor: Predictor, frames: list[tuple[str, Any]]) -> bool:
+    """Whether a collinear model with moments meets a moment across z."""
+    if predictor.checkpoint.spin is not Spin.COLLINEAR or not predictor.model.magnetic:
+        return False
+    found = (moments_of(atoms) for _, atoms in frames)
+    return any(across(moments) > OFF_AXIS for moments in found if moments is not None)
+
+
+def as_spinors(predictor: Predictor) -> Predictor:
+    """A model or an ensemble of collinear data that gives spinors.
+
+    Raises:
+        PhysicsError: a model was trained without spin.
+    """
+    checkpoints = [as_spinor(p.checkpoint) for p in getattr(predictor, "members", [predictor])]
+    device = str(predictor.device)
+    return Predictor(checkpoints[0], device) if len(checkpoints) == 1 else Ensemble(checkpoints, device)
 
 
 def _calculations(

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from hamnet.core.blocks import BlockMatrix, species_groups
 from hamnet.core.pairs import PairList
+from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.irrep_blocks import channels_to_values
 from hamnet.errors import PhysicsError
 from hamnet.nn.graph import Graph, build_graph, collate
-from hamnet.nn.model import HamiltonianModel
-from hamnet.nn.moments import check_axis
+from hamnet.nn.model import HamiltonianModel, spinor_twin
+from hamnet.nn.moments import check_axis, is_tilted
+from hamnet.nn.spin_space import in_layout
 
 
 def evaluate(
@@ -28,6 +30,8 @@ def evaluate(
 ) -> BlockMatrix:
     """H of a structure on the given pairs: eV, float64 or complex128, hermitian to the last bit.
 
+    A collinear model gives spinors where a moment is tilted against z.
+
     Args:
         model: the network.
         structure: with species counted as the model does.
@@ -37,8 +41,11 @@ def evaluate(
         receivers: (n_atoms,) atoms that the messages must reach; None: all.
 
     Raises:
-        PhysicsError: the network gave a number that is not finite, or a collinear model got moments across z.
+        PhysicsError: the network gave a number that is not finite, or one tile of a structure that a collinear model
+            predicts has moments across z.
     """
+    if model.magnetic and model.spin is Spin.COLLINEAR and is_tilted(structure) and receivers is None:
+        model, baseline = spinor_twin(model), None if baseline is None else in_layout(baseline, Spin.SPINOR)
     basis, spin = model.basis, model.spin
     if model.magnetic:
         check_axis(structure, spin)

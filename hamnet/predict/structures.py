@@ -96,11 +96,11 @@ def _from_ase(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
     pbc = np.asarray(atoms.get_pbc(), dtype=bool)
     species = _species(numbers, atoms.arrays.get(SPECIES_KEY), basis)
     cell = np.array(atoms.cell) if pbc.any() else None
-    return AtomicStructure(numbers, species, np.array(atoms.get_positions()), cell, pbc, _moments(atoms))
+    return AtomicStructure(numbers, species, np.array(atoms.get_positions()), cell, pbc, moments_of(atoms))
 
 
-def _moments(atoms: Any) -> NDArray[np.float64] | None:
-    """(n, 3) Bohr magnetons of the array `initial_magmoms`; single numbers lie along z; None where all are zero."""
+def moments_of(atoms: Any) -> NDArray[np.float64] | None:
+    """(n, 3) Bohr magnetons of ASE's array `initial_magmoms`; single numbers lie along z; None where all are zero."""
     given = atoms.arrays.get("initial_magmoms")
     if given is None or not np.any(given):
         return None
