@@ -1,8 +1,11 @@
-"""ASE and pymatgen: structures in, structures out. Neither program is imported unless its objects are asked for."""
+"""ASE and pymatgen: structures in, structures out, and a calculator for ASE.
+
+Neither program is imported unless its objects are asked for.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +13,19 @@ from hamnet.core.basis import OrbitalBasis
 from hamnet.core.structure import AtomicStructure
 from hamnet.predict.structures import SPECIES_KEY, read_structures, to_structure
 
-__all__ = ["SPECIES_KEY", "read_structures", "to_ase", "to_structure"]
+if TYPE_CHECKING:
+    from hamnet.integrations.ase_calculator import HamnetCalculator
+
+__all__ = ["SPECIES_KEY", "HamnetCalculator", "read_structures", "to_ase", "to_structure"]
+
+
+def __getattr__(name: str) -> Any:
+    """`HamnetCalculator`, whose base class is ASE's."""
+    if name == "HamnetCalculator":
+        from hamnet.integrations.ase_calculator import HamnetCalculator
+
+        return HamnetCalculator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def to_ase(structure: AtomicStructure, basis: OrbitalBasis | None = None) -> Any:
