@@ -125,6 +125,12 @@ class TrainingConfig(_Section):
     """Weight of the k-space loss: the error of H among the DFT's own states near the Fermi level; 0: without it."""
     kspace_points: Annotated[int, Field(ge=1)] = 2
     """Random k-points of each structure in the k-space loss."""
+    energy_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the energy per electron that the density of the predicted H costs in the field of the target; for
+    closed-shell molecules; 0: without it."""
+    commutator_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the commutator of the target with the density of the predicted H; for closed-shell molecules; 0:
+    without it."""
     validate_bands: Annotated[int, Field(ge=0)] = 2
     """Structures of the validation part whose bands near the Fermi level are compared at each validation; 0: none."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -29,6 +29,8 @@ CACHE_BYTES = 2**31
 """Samples of one part are kept in memory until they take this much."""
 SAMPLE_ARRAYS = 4
 """A sample takes about as much as this many arrays of its target: target, baseline, S, and the graph's own tensors."""
+ELECTRON_TOLERANCE = 1e-6
+"""Files write numbers of electrons with so many digits at least."""
 MATRICES = ("overlap", "hamiltonian", "reference_hamiltonian", "density")
 
 
@@ -44,6 +46,7 @@ class Sample:
         overlap: (n_values, n_channels) float64, S in the spin layout of H.
         baseline: (n_values, n_channels) float64, eV: what is added to the network's output to make H.
         states: eigenstates for the k-space loss; None where it is not used.
+        occupied: doubly occupied orbitals of a closed-shell molecule; 0 for everything else.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Sample:
     overlap: Tensor
     baseline: Tensor
     states: KSpaceStates | None = None
+    occupied: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,7 @@ class Batch:
         target, overlap, baseline: (n_values, n_channels) float64; see `Sample`.
         names: names in the store.
         states: eigenstates of each structure for the k-space loss; None where it is not used.
+        occupied: doubly occupied orbitals of each structure; see `Sample`.
     """
 
     graphs: GraphBatch
@@ -71,6 +76,7 @@ class Batch:
     baseline: Tensor
     names: tuple[str, ...]
     states: tuple[KSpaceStates | None, ...] = ()
+    occupied: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -81,6 +87,7 @@ class Batch:
             self.baseline.to(device),
             self.names,
             tuple(None if states is None else states.to(device) for states in self.states),
+            self.occupied,
         )
 
 
@@ -94,6 +101,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         graphs.flatten([sample.baseline for sample in samples]),
         tuple(sample.name for sample in samples),
         tuple(sample.states for sample in samples),
+        tuple(sample.occupied for sample in samples),
     )
 
 
@@ -190,7 +198,20 @@ def make_sample(
         torch.from_numpy(matrix_channels(overlap_like(calculation.overlap, matrix), magnetic).copy()),
         torch.from_numpy(subtracted.copy()),
         kspace_states(name, calculation, kspace_points, magnetic) if kspace_points else None,
+        occupied_orbitals(calculation),
     )
+
+
+def occupied_orbitals(calculation: Calculation) -> int:
+    """Doubly occupied orbitals of a closed-shell molecule; 0 where H has spin or a cell, or electrons do not pair."""
+    if calculation.spin is not Spin.NONE or calculation.structure.is_periodic:
+        return 0
+    electrons = calculation.n_electrons
+    if electrons is None:
+        electrons = calculation.basis.n_electrons(calculation.structure.species)
+    pairs = round(electrons / 2)
+    fits = abs(electrons - 2 * pairs) < ELECTRON_TOLERANCE and pairs <= calculation.overlap.n_orbitals
+    return pairs if fits else 0
 
 
 class StoreCollection:

@@ -16,7 +16,8 @@ from hamnet.nn.dataset import Batch
 from hamnet.nn.graph import GraphBatch
 from hamnet.nn.model import HamiltonianModel
 from hamnet.train.batches import BatchPlan, Share
-from hamnet.train.loss import difference_and_shift, hamiltonian_loss, kspace_loss
+from hamnet.train.loss import Mean, difference_and_shift, hamiltonian_loss, kspace_loss
+from hamnet.train.occupied_loss import occupied_losses
 from hamnet.train.parallel import Team
 
 MILLI = 1000.0
@@ -131,9 +132,19 @@ class HamiltonianModule(pl.LightningModule):  # type: ignore[misc]  # Lightning 
         loss = hamiltonian_loss(difference, shift, mean)
         if self.training_config.kspace_weight:
             loss = loss + self.training_config.kspace_weight * kspace_loss(difference, batch, mean)
+        loss = loss + self._occupied_loss(prediction, batch, mean)
         mae = MILLI * mean(difference.detach().abs())
         self._log_step(loss.detach(), mae, share)
         return loss
+
+    def _occupied_loss(self, prediction: Tensor, batch: Batch, mean: Mean) -> Tensor:
+        """Weighted losses of the occupied orbitals; 0 where neither is asked for."""
+        training = self.training_config
+        if not training.energy_weight and not training.commutator_weight:
+            return prediction.new_zeros(())
+        sizes = torch.as_tensor(self.model.basis.n_orbitals, device=prediction.device)
+        energy, commutator = occupied_losses(prediction, batch, sizes, mean)
+        return training.energy_weight * energy + training.commutator_weight * commutator
 
     def on_after_backward(self) -> None:
         """The gradient is that of all processes together."""
