@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hamnet.errors import ConfigError
 from hamnet_preprocess.label import LabelSettings
 from hamnet_preprocess.pyscf import calculation_of, off_mesh_bands
 from hamnet_preprocess.pyscf_chkfile import add_state, stored_settings
+from hamnet_preprocess.pyscf_moments import refuse_fixed_axis
 from hamnet_preprocess.pyscf_reference import minao_fock
 from hamnet_preprocess.pyscf_state import refuse_silent_soc, state_of
 
@@ -38,7 +40,8 @@ class PySCFLabelEngine:
 
         Raises:
             ConvergenceError: the SCF did not converge.
-            PhysicsError: the k-mesh is too small for H in real space; or no spin-orbit part in the ECP.
+            PhysicsError: the k-mesh is too small for H in real space; no spin-orbit part in the ECP; or moments are
+                tilted and the functional sees one axis alone.
             ConfigError: the settings do not fit the structure.
         """
         temporary = target.with_name(f".{target.name}.part")
@@ -53,7 +56,7 @@ class PySCFLabelEngine:
             if settings.reference is not None:
                 reference = minao_fock(mf.mol, settings.xc, settings.grid_level, settings.density_fit)
                 state = replace(state, reference=reference)
-            calculation_of(state)
+            refuse_fixed_axis(mf, calculation_of(state).structure.moments)
             add_state(temporary, state, settings.text(atoms))
             os.replace(temporary, target)
         finally:
@@ -114,7 +117,21 @@ def _molecular(atoms: Any, settings: LabelSettings) -> Any:
     if settings.soc:
         mf.with_soc = True
         refuse_silent_soc(mf)
+        if hasattr(mf, "collinear"):
+            mf.collinear = _spin_axes(settings.xc)
     return mf
+
+
+def _spin_axes(xc: str) -> str:
+    """How GKS treats the direction of the spin density: all directions alike wherever PySCF can.
+
+    "mcol" needs the package mcfun, "ncol" an LDA; "col" sees s_z alone, and then tilted moments are refused.
+    """
+    from pyscf.dft import libxc
+
+    if find_spec("mcfun") is not None:
+        return "mcol"
+    return "ncol" if libxc.xc_type(xc) == "LDA" else "col"
 
 
 def _periodic(atoms: Any, settings: LabelSettings) -> Any:

@@ -18,7 +18,7 @@ from hamnet.core.units import BOLTZMANN, HARTREE
 from hamnet.errors import FormatError, PhysicsError
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, structure_of
 from hamnet_preprocess.pyscf_chkfile import is_chkfile, state_from_file
-from hamnet_preprocess.pyscf_moments import mulliken_moments
+from hamnet_preprocess.pyscf_moments import mulliken_moments, refuse_fixed_axis
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 from hamnet_preprocess.pyscf_periodic import (
     OFF_MESH_TOLERANCE,
@@ -58,12 +58,15 @@ def from_mean_field(
     Raises:
         ConvergenceError: the SCF did not converge.
         BasisError: Cartesian orbitals, ROHF, j-basis or four-component objects.
-        PhysicsError: the k-mesh is shifted, reduced or too small (then it names the mesh needed).
+        PhysicsError: the k-mesh is shifted, reduced or too small (then it names the mesh needed); or moments are tilted
+            and the functional sees one axis alone.
     """
     state = state_of(mf, allow_unconverged=allow_unconverged)
     if state.kpoints is not None and np.isfinite(off_mesh_tolerance):
         state = replace(state, off_mesh=off_mesh_bands(mf, state))
-    return calculation_of(state, source=source, off_mesh_tolerance=off_mesh_tolerance)
+    calculation = calculation_of(state, source=source, off_mesh_tolerance=off_mesh_tolerance)
+    refuse_fixed_axis(mf, calculation.structure.moments)
+    return calculation
 
 
 def off_mesh_bands(mf: Any, state: ScfState) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

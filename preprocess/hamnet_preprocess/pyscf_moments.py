@@ -8,10 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.core.spin import Spin
+from hamnet.errors import PhysicsError
 from hamnet_preprocess.pyscf_state import ScfState
 
 NO_MOMENT = 1e-4
 """Bohr magnetons: below this everywhere nothing is magnetic (an unrestricted calculation of a closed shell)."""
+
+TRANSVERSE = 1e-3
+"""Bohr magnetons across z from which on a GKS state is taken for tilted: an SCF leaves some 1e-5 of none."""
+
+
+def refuse_fixed_axis(mf: Any, moments: NDArray[np.float64] | None) -> None:
+    """Refuse tilted moments of GKS with `collinear = "col"`, its default: the functional then sees m_z alone.
+
+    Such an H singles out the z axis of the laboratory: HI+ with spin-orbit coupling, turned and run again, is 0.25 eV
+    (LDA) off its turned H, with "ncol" 1e-5 eV. No network that is equivariant can learn it.
+
+    Args:
+        mf: PySCF's object; only GKS has the attribute.
+        moments: (n_atoms, 3) Bohr magnetons, None without any.
+
+    Raises:
+        PhysicsError: with what to set instead.
+    """
+    if getattr(mf, "collinear", "")[:1] != "c" or moments is None:
+        return
+    across = float(np.abs(moments[:, :2]).max())
+    if across > TRANSVERSE:
+        raise PhysicsError(
+            f"the moments are tilted from z by up to {across:.3g} mu_B, and GKS was run with collinear = 'col', "
+            "PySCF's default: its functional sees the z component alone, so that H depends on how the molecule lies in "
+            "the laboratory; set mf.collinear = 'mcol' (package mcfun), or 'ncol' with an LDA, or use GHF"
+        )
 
 
 def mulliken_moments(state: ScfState) -> NDArray[np.float64] | None:

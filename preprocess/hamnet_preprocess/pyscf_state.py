@@ -113,7 +113,12 @@ def spin_of(mf: Any) -> Spin:
             f"{type(mf).__name__} has an effective Fock matrix that depends on a convention: run UHF/UKS instead"
         )
     if "KGHF" in kinds or ("GHF" in kinds and hasattr(mf.mol, "lattice_vectors")):
-        raise BasisError(f"{type(mf).__name__}: periodic spinor calculations of PySCF are not read; use KRKS or KUKS")
+        # Fock matrices of PySCF 2.14's KGHF do not turn with the spins: get_jk takes exchange between up and down from
+        # the other off-diagonal block than the molecular GHF does. Seen on an H2 chain: 0.37 Hartree.
+        raise BasisError(
+            f"{type(mf).__name__}: periodic spinor calculations of PySCF are not read, since its exchange between up "
+            "and down spins does not turn with the spins; use KRKS or KUKS"
+        )
     if "GHF" in kinds:
         return Spin.SPINOR
     return Spin.COLLINEAR if kinds & {"UHF", "KUHF"} else Spin.NONE

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
-from pyscf import gto, scf
+from pyscf import dft, gto, scf
+from pyscf.pbc import dft as pbc_dft
+from pyscf.pbc import gto as pbc_gto
+from pyscf.pbc import scf as pbc_scf
 from scipy.spatial.transform import Rotation
 
 from hamnet.core.rotation import spin_rotation
 from hamnet.core.spin import Spin
 from hamnet.core.time_reversal import EVEN, odd_part
+from hamnet.errors import BasisError, PhysicsError
 from hamnet_preprocess.pyscf import from_mean_field
+from hamnet_preprocess.pyscf_moments import refuse_fixed_axis
 
 TILT = Rotation.from_rotvec([0.3, -0.8, 0.4]).as_matrix()
 
@@ -59,3 +64,79 @@ def test_closed_shells_have_no_moments():
         mf = kind(gto.M(atom="H 0 0 0; F 0 0 0.95", basis="sto-3g", verbose=0))
         mf.kernel()
         assert from_mean_field(mf).structure.moments is None
+
+
+def chain(kind, up: int, down: int, **settings):
+    """Two H atoms 2 Angstrom apart in a cell of 4 Angstrom along z, 3 k-points, (up, down) electrons in a cell.
+
+    A coarse grid, the same about both atoms: moments against PySCF's density matrix ask for no accuracy of the energy.
+    """
+    cell = pbc_gto.M(
+        atom="H 0 0 0; H 0 0 2.0", a=np.diag([4.0, 4.0, 4.0]), unit="A", basis="gth-szv", pseudo="gth-pade",
+        mesh=[12, 12, 12], spin=3 * (up - down), verbose=0,
+    )  # fmt: skip
+    mf = kind(cell, cell.make_kpts([1, 1, 3]))
+    mf.conv_tol = 1e-10
+    for name, value in settings.items():
+        setattr(mf, name, value)
+    return mf
+
+
+def density_moments(mf) -> np.ndarray:
+    """Moments along z from PySCF's density matrices and S(k), one orbital for each atom."""
+    up, down = np.asarray(mf.make_rdm1())
+    overlap = np.asarray(mf.get_ovlp())
+    return np.einsum("kab,kba->a", up - down, overlap).real / len(overlap)
+
+
+@pytest.mark.parametrize("kind", ["KUHF", "KUKS"])
+def test_ferromagnetic_chain(kind):
+    """Both electrons of every cell up: 2 mu_B a cell, the same on both atoms."""
+    mf = chain(pbc_scf.KUHF, 2, 0) if kind == "KUHF" else chain(pbc_dft.KUKS, 2, 0, xc="lda,vwn")
+    mf.kernel()
+    calculation = from_mean_field(mf, off_mesh_tolerance=np.inf)
+    moments = calculation.structure.moments
+    np.testing.assert_allclose(moments[:, 2], density_moments(mf), atol=1e-8)  # all states of one spin: no SCF error
+    np.testing.assert_allclose(moments, [[0, 0, 1], [0, 0, 1]], atol=1e-8)
+    assert calculation.spin is Spin.COLLINEAR
+    assert odd_part(calculation.hamiltonian) > EVEN
+
+
+def test_antiferromagnetic_chain():
+    """Neel order: opposite moments, none in total; started from one atom up and one down."""
+    mf = chain(pbc_scf.KUHF, 1, 1)
+    start = np.array([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])])
+    mf.kernel(np.repeat(start[:, None], 3, axis=1).astype(np.complex128))
+    calculation = from_mean_field(mf, off_mesh_tolerance=np.inf)
+    moments = calculation.structure.moments[:, 2]
+    # moments come from the final Fock matrix, PySCF's density from the one before: the square root of conv_tol
+    np.testing.assert_allclose(moments, density_moments(mf), atol=3e-5)
+    assert moments[0] > 0.3
+    assert moments.sum() == pytest.approx(0, abs=3e-5)
+    # the sublattices change places with the spins: H up of one is H down of the other
+    own = [calculation.hamiltonian.block(p) for p in np.flatnonzero(calculation.hamiltonian.pairs.on_site)]
+    np.testing.assert_allclose(own[0][0], own[1][1], atol=2e-3)  # eV: how far the SCF is from its end
+
+
+def test_nonmagnetic_chain_has_no_moments():
+    mf = chain(pbc_scf.KUHF, 1, 1)
+    mf.kernel()
+    assert from_mean_field(mf, off_mesh_tolerance=np.inf).structure.moments is None
+
+
+def test_periodic_spinors_are_refused():
+    with pytest.raises(BasisError, match="does not turn with the spins"):
+        from_mean_field(chain(pbc_scf.KGHF, 1, 1))
+
+
+def test_functionals_that_see_one_axis_are_refused_for_tilted_moments(radical):
+    """GKS, collinear = "col": fine along z, and refused across; "ncol" and GHF see all directions."""
+    along, across = np.array([[0, 0, 1.0]]), np.array([[0.3, 0, 0.9]])
+    mf = dft.GKS(radical.mol)
+    for moments in (None, along):
+        refuse_fixed_axis(mf, moments)
+    with pytest.raises(PhysicsError, match="mcol"):
+        refuse_fixed_axis(mf, across)
+    mf.collinear = "ncol"
+    refuse_fixed_axis(mf, across)
+    refuse_fixed_axis(scf.GHF(radical.mol), across)
