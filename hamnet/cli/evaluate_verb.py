@@ -24,18 +24,26 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for metrics.json, error_map.png.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    scf: Annotated[
+        int, typer.Option(min=0, help="On so many molecules also energy, forces and SCF cycles saved (PySCF).")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a model with calculations: H, bands near the Fermi level, occupied levels.
+    """Compare a model with calculations: H, bands near the Fermi level; levels and orbitals of molecules.
 
     Example: hamnet evaluate run/model.ckpt data.h5 --split run/split.json --part test -o evaluation
     """
     from hamnet.train.evaluation import evaluate as run
     from hamnet.train.run import summary
+    from hamnet.train.scf_metrics import scf_summary
 
     reporter = Reporter(as_json)
-    result = run(model, data, output, split, part, device)
+    result = run(model, data, output, split, part, device, scf)
     for row in result.structures[:20]:
-        reporter.line(f"{row['name']}: H MAE {row['hamiltonian_mae_meV']:.3f} meV")
+        micro = row.get("hamiltonian_mae_uEh")
+        error = f"{row['hamiltonian_mae_meV']:.3f} meV" if micro is None else f"{micro:.3g} uEh"
+        reporter.line(f"{row['name']}: H MAE {error}")
     reporter.line(summary(result.figures))
+    if scf:
+        reporter.line(scf_summary(result.figures))
     reporter.result(result.figures)

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hamnet.core.calculation import Calculation
+from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.files import whole_file
+from hamnet.core.spin import Spin
 from hamnet.data.splits import PARTS, read_split
 from hamnet.errors import ConfigError, PhysicsError
-from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
+from hamnet.nn.checkpoint import Checkpoint, as_spinor, load_checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
 from hamnet.predict.evaluate import evaluate as predict_matrix
+from hamnet.predict.predictor import Predictor
+from hamnet.train.label_noise import label_noise
 from hamnet.train.metrics import (
+    MILLI,
     HamiltonianErrors,
     ShellPairError,
     SpectrumErrors,
     spectrum_errors,
     spectrum_figures,
 )
+from hamnet.train.molecule_metrics import MICROHARTREE, MoleculeErrors, is_closed_shell
 from hamnet.train.report import draw_error_map
+from hamnet.train.scf_metrics import add_scf_figures
 
-GRID_FLOOR = (
-    "labels from OpenMX carry its real-space grid's noise, 0.02 to 0.08 meV in the mean: "
-    "no equivariant model can go below that"
-)
 Line = Callable[[str], None]
 
 
@@ -54,17 +56,21 @@ def evaluate_calculations(
     """Compare the model with calculations, each read when its turn comes.
 
     Args:
-        checkpoint: the model.
+        checkpoint: the model; a collinear one is compared with spinors as spinors (`as_spinor`).
         calculations: name -> function that reads it.
         device: where the network runs.
     """
     if not calculations:
         raise ConfigError("there is nothing to evaluate: this part of the split is empty; choose another with --part")
+    first = next(iter(calculations.values()))()
+    if first.spin is Spin.SPINOR and checkpoint.spin is Spin.COLLINEAR:
+        checkpoint = as_spinor(checkpoint)
     model = checkpoint.model.to(device).eval()
     errors = HamiltonianErrors(checkpoint.basis)
     spectra: list[SpectrumErrors] = []
     rows: list[dict[str, Any]] = []
-    codes: set[str] = set()
+    molecules = MoleculeErrors()
+    origins: dict[Provenance, None] = {}
     for name, read in calculations.items():
         calculation = to_basis(read(), checkpoint.basis)
         truth = calculation.hamiltonian
@@ -76,14 +82,37 @@ def evaluate_calculations(
         remove = removes_zero(checkpoint, calculation)
         for collector in (own, errors):
             shift = collector.add(prediction, truth, calculation.overlap, remove)
-        spectra.append(spectrum_errors(calculation, prediction, shift))
-        rows.append(
-            {"name": name, "n_atoms": calculation.structure.n_atoms} | own.figures() | spectrum_figures(spectra[-1:])
-        )
-        codes.add(calculation.provenance.code.lower())
+        row = {"name": name, "n_atoms": calculation.structure.n_atoms} | own.figures()
+        closed = is_closed_shell(calculation)
+        if closed:
+            molecules.add(name, calculation, prediction)
+        else:
+            spectra.append(spectrum_errors(calculation, prediction, shift))
+        rows.append(row | spectrum_figures([] if closed else spectra[-1:]))
+        origins[replace(calculation.provenance, source="", sha256="")] = None
     figures = errors.figures() | spectrum_figures(spectra) | {"structures": len(rows)}
-    figures["grid_floor"] = GRID_FLOOR if any("openmx" in code for code in codes) else ""
+    figures |= molecules.figures()
+    _add_molecules(figures, rows, molecules)
+    figures["label_noise_uEh"], figures["label_noise"] = label_noise(origins, max(row["n_atoms"] for row in rows))
     return Evaluation(figures, errors.shell_pairs(), rows)
+
+
+def _add_molecules(figures: dict[str, Any], rows: list[dict[str, Any]], molecules: MoleculeErrors) -> None:
+    """Figures of closed-shell molecules, beside those that every structure has."""
+    molecules.finish()
+    for row in rows:
+        own = molecules.rows.get(row["name"])
+        if own is None:
+            continue
+        row |= own
+        if own["occupied_mae_uEh"] is None:
+            row["notes"] = [molecules.notes[row["name"]]]
+        else:
+            row["occupied_mae_meV"] = MILLI * own["occupied_mae_uEh"] / MICROHARTREE
+    figures["notes"] = sorted({*figures["notes"], *molecules.notes.values()})
+    level = molecules.occupied_mae()
+    if level is not None:
+        figures["occupied_mae_meV"] = MILLI * level
 
 
 def removes_zero(checkpoint: Checkpoint, calculation: Calculation) -> bool:
@@ -99,6 +128,7 @@ def evaluate(
     split: Path | None = None,
     part: str = "test",
     device: str = "cpu",
+    scf: int = 0,
 ) -> Evaluation:
     """Errors of a checkpoint on a store, or on one part of a split of it.
 
@@ -109,6 +139,7 @@ def evaluate(
         split: JSON file with the parts; None: all calculations.
         part: train, validation or test; only with a split.
         device: cpu or cuda.
+        scf: so many molecules, evenly spaced, also get energy, forces and SCF cycles (`hamnet.train.scf_metrics`).
 
     Raises:
         ConfigError: unknown part or an empty one.
@@ -119,7 +150,10 @@ def evaluate(
     collection = StoreCollection(stores)
     try:
         names = collection.names if split is None else list(getattr(read_split(split, collection.names), part))
-        result = evaluate_calculations(checkpoint, readers(collection, names), device)
+        calculations = readers(collection, names)
+        result = evaluate_calculations(checkpoint, calculations, device)
+        if scf:
+            add_scf_figures(result.figures, result.structures, Predictor(checkpoint, device), calculations, scf)
     finally:
         collection.close()
     if output is not None:

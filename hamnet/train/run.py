@@ -24,6 +24,7 @@ from hamnet.train.evaluation import evaluate_calculations, readers, write_evalua
 from hamnet.train.finetune import covers
 from hamnet.train.fitting import Fit, Loader, set_threads
 from hamnet.train.module import HamiltonianModule
+from hamnet.train.molecule_metrics import molecule_parts
 from hamnet.train.parallel import Team, free_port, partners
 from hamnet.train.partner import START_FILE
 from hamnet.train.plan import plan_lines
@@ -167,16 +168,16 @@ class _Training:
 
 def summary(figures: dict[str, Any]) -> str:
     """One line of figures for a person."""
-    parts = [
+    parts = molecule_parts(figures) or [
         f"H MAE {figures['hamiltonian_mae_meV']:.3f} meV (raw {figures['hamiltonian_mae_meV_raw']:.3f}), "
         f"largest {figures['hamiltonian_max_meV']:.2f} meV"
     ]
     if figures["band_rmse_meV"] is not None:
         parts.append(f"bands within 2 eV of the Fermi level {figures['band_rmse_meV']:.2f} meV rms")
-    if figures["occupied_mae_meV"] is not None:
+    if figures["occupied_mae_meV"] is not None and "occupied_mae_uEh" not in figures:
         parts.append(f"occupied levels {figures['occupied_mae_meV']:.2f} meV")
-    if figures["grid_floor"]:
-        parts.append(figures["grid_floor"])
+    if figures["label_noise"]:
+        parts.append(figures["label_noise"])
     return "; ".join([*parts, *figures["notes"]])
 
 

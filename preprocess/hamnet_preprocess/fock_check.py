@@ -108,7 +108,7 @@ def _check(calculation: Calculation, reader_name: str, source: Path) -> FockChec
         raise PhysicsError(
             f"{source}: H is not the Fock matrix of its own orbitals ({method.text}): largest deviation "
             f"{found.deviation:.2g} Hartree, allowed {TOLERANCES[reader_name]:g}; "
-            f"{_advice(calculation, method, ORDERS[reader_name])}"
+            f"{_advice(calculation, method, ORDERS[reader_name], TOLERANCES[reader_name])}"
         )
     return found
 
@@ -128,8 +128,8 @@ def _difference(builder: FockBuilder, hamiltonian: FloatArray) -> FloatArray:
     return result
 
 
-def _advice(calculation: Calculation, method: Method, stated: OrbitalConvention) -> str:
-    """The one change of functional, order or unit after which H fits best."""
+def _advice(calculation: Calculation, method: Method, stated: OrbitalConvention, allowed: float) -> str:
+    """The one change of order, unit or functional after which H fits, or fits best."""
     found: list[tuple[float, str]] = []
     for what, structure, how, hamiltonian in _changes(calculation, method, stated):
         try:
@@ -137,6 +137,8 @@ def _advice(calculation: Calculation, method: Method, stated: OrbitalConvention)
         except (HamnetError, NotImplementedError):  # S is not positive, or PySCF lacks the functional
             continue
         found.append((float(np.abs(difference).max()), what))
+        if found[-1][0] <= allowed:
+            break
     best, what = min(found, default=(float("nan"), "nothing"))
     return f"of one change at a time, {what} fits best: {best:.2g} Hartree"
 
@@ -150,14 +152,14 @@ def _changes(
         return
     ours = dense_of(calculation.hamiltonian)
     kinds = [basis.species[k] for k in structure.species]
-    for name in FUNCTIONALS:
-        yield f"the functional {name!r}", structure, replace(method, xc=name), ours
     raw = _from_ours(ours, stated, kinds)
     for name, convention in CONVENTIONS.items():
         yield f"the order of {name!r}", structure, method, dense_to_ours(raw, convention, kinds)
     for factor in (BOHR, 1 / BOHR):
         scaled = replace(structure, positions=structure.positions * factor)
         yield f"positions times {factor:.4f} (bohr or Angstrom)", scaled, method, ours
+    for name in FUNCTIONALS:
+        yield f"the functional {name!r}", structure, replace(method, xc=name), ours
 
 
 def _from_ours(ours: FloatArray, convention: OrbitalConvention, kinds: list[Species]) -> FloatArray:
