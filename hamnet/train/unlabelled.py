@@ -310,10 +310,7 @@ def round_figures(rows: Sequence[FockRow]) -> dict[str, Any]:
 
 
 def _round_text(figures: dict[str, Any]) -> str:
-    return (
-        f"mean |F - H| {figures['fock_distance_meV']:.3f} meV, commutator {figures['commutator_eV']:.2e} eV, "
-        f"energy about {1e3 * figures['energy_error_eV']:.3f} meV above the SCF's"
-    )
+    return f"mean |F - H| {figures['fock_distance_meV']:.3f} meV, commutator {figures['commutator_eV']:.2e} eV"
 
 
 def _same_run(path: Path, description: dict[str, Any]) -> None:
