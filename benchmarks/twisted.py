@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -26,15 +27,17 @@ from ase.io import write
 LATTICE = 2.46
 DISTANCE = 3.35
 CONFIG = Path(__file__).parents[1] / "configs" / "crystal.yaml"
-POINTS = {1: 60, 2: 60, 20: 10, 31: 4}
-"""k-points along G, M, K, G."""
-CERTIFIED = 20
-"""Cells up to this m have their bands numbered by counts; for larger ones that takes too long here."""
+POINTS = {1: 60, 2: 60, 20: 8, 31: 5}
+"""k-points along G, M, K, G for the small cells, along K, G, M for the large ones."""
+LARGE = 20
+"""From this m on states are not certified at each k-point; counts at Gamma and M number the bands."""
+STATES = 48
+"""States about neutrality at each k-point of the large cells."""
 MAGIC = 0.586
 """w / (v k_theta) of the first magic angle (Bistritzer, MacDonald, PNAS 108, 12233, 2011)."""
 CP2K = ("--basis", "SZV-MOLOPT-SR-GTH", "--cutoff", 200, "--rel-cutoff", 40, "--eps-default", 1e-9, "--eps-scf", 1e-6,
         "--smearing", 500)  # fmt: skip
-CELLS = 18
+CELLS = 14
 
 
 def hamnet(*arguments: object) -> dict[str, Any]:
@@ -205,34 +208,131 @@ def twisted(m: int) -> Callable[[Bench], dict[str, Any]]:
         found["overlap"] = bench.once(
             f"m{m}_overlap", store, "overlap", atoms, "--basis-from", bench.model, "-o", store
         )["cost"]
-        level = bench.once(f"m{m}_fermi", predicted, "fermi", predicted, "--mesh", "3,3,1" if m < 20 else "1,1,1")
-        found |= {"fermi_eV": level["fermi_eV"], "fermi": level["cost"]}
-        bands = place / "bands"
-        certify = () if m <= CERTIFIED else ("--no-certify",)
-        done = bench.once(
-            f"m{m}_bands", bands / "bands.h5", "bands", predicted, "--bands", 40, "--around", level["fermi_eV"],
-            "--path", "G,M,K,G", "--points", POINTS[m], "--jobs", bench.jobs, "-o", bands, *certify,
-        )  # fmt: skip
-        found["bands"] = {**done["cost"], "kpoints": POINTS[m], "jobs": bench.jobs, "certified": m <= CERTIFIED}
-        return found | flat_bands(bands / "bands.h5", found["atoms"], m <= CERTIFIED)
+        if m < LARGE:
+            found |= small_bands(bench, m, predicted, place / "bands")
+        else:
+            found |= large_bands(bench, m, predicted, place)
+        return found
 
     return row
 
 
-def flat_bands(path: Path, atoms: int, certified: bool) -> dict[str, float]:
-    """Width of the four bands about neutrality and their distance to the others, in meV."""
-    import h5py
+def small_bands(bench: Bench, m: int, predicted: Path, folder: Path) -> dict[str, Any]:
+    """Fermi level and 40 certified bands, as commands."""
+    level = bench.once(f"m{m}_fermi", predicted, "fermi", predicted, "--mesh", "6,6,1")
+    done = bench.once(
+        f"m{m}_bands", folder / "bands.h5", "bands", predicted, "--bands", 40, "--around", level["fermi_eV"],
+        "--path", "G,M,K,G", "--points", POINTS[m], "--emin", -2, "--emax", 2, "-o", folder,
+    )  # fmt: skip
+    return {"fermi_eV": level["fermi_eV"], "fermi": level["cost"], "bands": {**done["cost"], "kpoints": POINTS[m]}}
 
-    with h5py.File(path) as file:
-        energies, first = file["energies"][0], int(file["first_band"][()])
-    middle = 2 * atoms - first if certified else energies.shape[1] // 2
-    four = energies[:, middle - 2 : middle + 2]
-    below, above = energies[:, middle - 3].max(), energies[:, middle + 2].min()
+
+def large_bands(bench: Bench, m: int, predicted: Path, folder: Path) -> dict[str, Any]:
+    """States about the Fermi level of the 76-atom cell; k-points are kept, so that a run that was cut off goes on."""
+    from hamnet.bands.kpath import band_path
+    from hamnet.bands.kpoint_runs import fingerprint, run_kpoints
+    from hamnet.bands.solvers import SparseEigensolver
+    from hamnet.data.store import Store
+
+    centre = json.loads((bench.out / "steps" / "m2_fermi.json").read_text())["fermi_eV"]
+    calculation = Store(predicted).read(0)
+    solver, path = SparseEigensolver(calculation), band_path(calculation.structure, "K,G,M", POINTS[m])
+
+    def task(n: int) -> dict[str, np.ndarray]:
+        """Energies at one k-point, with what they took; where k = -k the states below the centre are counted too."""
+        kpoint, start, cpu = path.kpoints[n], time.perf_counter(), time.process_time()
+        states = solver.window(kpoint, centre, STATES, certify=False)[0]
+        spent = np.array([time.perf_counter() - start, time.process_time() - cpu])
+        real = np.allclose(2 * kpoint, np.round(2 * kpoint), atol=1e-9)
+        below = solver.count(kpoint, centre)[0] if real else -1
+        cost = np.append(spent, time.process_time() - cpu - spent[1])
+        return {"energies": states.energies, "residual": np.array(states.residual), "below": np.array(below),
+                "cost": cost, "peak": np.array(peak_memory())}  # fmt: skip
+
+    key = fingerprint(calculation, path.kpoints.tobytes(), centre, STATES)
+    results = run_kpoints(task, len(path.kpoints), folder / "kpoints", key, bench.jobs, print_progress)
+    below = [int(r["below"]) for r in results]
+    bands = joined([r["energies"] for r in results], below, centre, 2 * calculation.structure.n_atoms)
+    np.savez(folder / "bands.npz", bands=bands, distances=path.distances, kpoints=path.kpoints, centre=centre)
+    draw(folder / "bands.png", bands, path, calculation.structure.n_atoms)
+    cost = np.array([r["cost"] for r in results])
     return {
-        "four_bands_width_meV": 1000 * float(four.max() - four.min()),
-        "gap_below_meV": 1000 * float(four.min() - below),
-        "gap_above_meV": 1000 * float(above - four.max()),
+        "kpoints": len(results), "states": STATES, "jobs": bench.jobs, "rows": solver.n_rows,
+        "complex_cpu_s_per_k": cost[[b < 0 for b in below], 1].round(1).tolist(),
+        "real_cpu_s_per_k": cost[[b >= 0 for b in below], 1].round(1).tolist(),
+        "count_cpu_s": cost[[b >= 0 for b in below], 2].round(1).tolist(),
+        "wall_s_per_k": cost[:, 0].round(1).tolist(), "peak_GB": max(float(r["peak"]) for r in results),
+        "max_residual_eV": max(float(r["residual"].max()) for r in results),
+    } | flat_bands(bands)  # fmt: skip
+
+
+def print_progress(line: str) -> None:
+    """To standard error: standard output is for rows."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def peak_memory() -> float:
+    """GB of this process at its peak."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+
+
+def joined(energies: list[np.ndarray], below: list[int], centre: float, occupied: int) -> np.ndarray:
+    """(n_k, n_bands) of whole bands, columns half below and half above neutrality.
+
+    States of neighbouring k-points are numbered alike where their energies differ least; counts, where they were made,
+    give the number of the first and must agree with each other.
+    """
+    first = [0]
+    for before, here in zip(energies[:-1], energies[1:], strict=True):
+
+        def change(shift: int, a: np.ndarray = before, b: np.ndarray = here) -> float:
+            """Mean change of a band if state `shift` of the one is state 0 of the other."""
+            a, b = a[max(shift, 0) :], b[max(-shift, 0) :]
+            n = min(len(a), len(b))
+            return float(np.abs(a[:n] - b[:n]).mean())
+
+        first.append(first[-1] + min(range(-12, 13), key=change))
+    known = [(n, count - int((energies[n] < centre).sum())) for n, count in enumerate(below) if count >= 0]
+    offsets = {number - first[n] for n, number in known}
+    if len(offsets) != 1:
+        raise SystemExit(f"counts at Gamma and M number the bands differently: {known}, by continuity {first}")
+    offset = offsets.pop() - occupied
+    start = [offset + f for f in first]
+    half = min(min(-s for s in start), min(s + len(e) for s, e in zip(start, energies, strict=True)))
+    return np.array([e[-half - s : half - s] for s, e in zip(start, energies, strict=True)])
+
+
+def flat_bands(bands: np.ndarray) -> dict[str, Any]:
+    """Width of the four bands about neutrality at the points that were computed, and the gaps to the others, in meV."""
+    middle = bands.shape[1] // 2
+    four = bands[:, middle - 2 : middle + 2]
+    return {
+        "bands": bands.shape[1],
+        "neutrality_at_K_eV": float(four[0].mean()),
+        "four_at_K_spread_meV": 1000 * float(np.ptp(four[0])),
+        "four_bands_width_meV": 1000 * float(np.ptp(four)),
+        "gap_below_meV": 1000 * float(four.min() - bands[:, middle - 3].max()),
+        "gap_above_meV": 1000 * float(bands[:, middle + 2].min() - four.max()),
     }
+
+
+def draw(target: Path, bands: np.ndarray, path: Any, atoms: int) -> None:
+    """Bands against the way from K over Gamma to M, zero at the Dirac point, the four in the middle in colour."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4.4), layout="constrained")
+    axes, middle = figure.subplots(), bands.shape[1] // 2
+    shown = 1000 * (bands - bands[0, middle - 2 : middle + 2].mean())
+    for n in range(bands.shape[1]):
+        flat = middle - 2 <= n < middle + 2
+        axes.plot(path.distances, shown[:, n], ".-", color="#c23b22" if flat else "#1f4e8c", lw=0.9, ms=4)
+    for index, _ in path.labels:
+        axes.axvline(path.distances[index], color="#9aa3ad", lw=0.6, zorder=0)
+    axes.set_xticks([path.distances[index] for index, _ in path.labels], ["K", r"$\Gamma$", "M"])
+    axes.set_xlim(path.distances[0], path.distances[-1])
+    axes.set_ylabel("energy from the Dirac point (meV)")
+    axes.set_title(f"{atoms} atoms", fontsize=10)
+    figure.savefig(target, dpi=130)
 
 
 def folding(bench: Bench) -> dict[str, Any]:
