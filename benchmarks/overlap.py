@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -79,7 +80,7 @@ def row(label: str, pao: Path | None, n_atoms: int) -> dict[str, object]:
         "label": label,
         "pao": pao is not None,
         "atoms": structure.n_atoms,
-        "orbitals": overlap.n_orbitals,
+        "orbitals": overlap.n_orbitals // structure.n_atoms,
         "pairs": pairs.n_pairs,
         "seconds": round(seconds, 2),
         "seconds_tables_pairs_blocks": [round(b - a, 2) for a, b in zip(clock, clock[1:], strict=False)],
@@ -89,6 +90,16 @@ def row(label: str, pao: Path | None, n_atoms: int) -> dict[str, object]:
         "goal_seconds": goal,
         "goal_met": None if goal is None else seconds <= goal,
     }
+
+
+def rows() -> list[tuple[str, Callable[[], dict[str, object]]]]:
+    """Rows of benchmarks/large.py."""
+    from large import data_folder
+
+    def call(n_atoms: int) -> Callable[[], dict[str, object]]:
+        return lambda: row("C6.0-s2p2d1", data_folder() / "pao", n_atoms)
+
+    return [("overlap-10000x13", call(10_000)), ("overlap-100000x13", call(100_000))]
 
 
 def main() -> None:
