@@ -78,7 +78,7 @@ def bracket_fermi(
         resolution: eV, largest width of the result.
         on_count: told each (energy, electrons).
         above: find where they begin to hold more instead: the upper edge of a gap.
-        enough: electrons; a count this close to the wanted number ends the search at its energy. None: the width decides.
+        enough: electrons; a count this close to the wanted number ends the search there; None: the width decides.
 
     Raises:
         PhysicsError: more electrons than the basis holds, or none.
