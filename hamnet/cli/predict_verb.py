@@ -30,9 +30,13 @@ def predict(
         typer.Option("--reference", help="Store with H0 of the same atoms, for models that learnt H - H0."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    spinor: Annotated[
+        bool,
+        typer.Option("--spinor", help="H of a collinear model as spinors; done unasked where moments are tilted."),
+    ] = False,
     memory: Annotated[
         str | None,
-        typer.Option("--memory", help="Predict one structure of any size tile by tile in this memory, as 4GB."),
+        typer.Option("--memory", help="Predict structures of any size tile by tile in this memory, as 4GB."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="With --memory: processes that share it.")] = 1,
     as_json: JsonOption = False,
@@ -44,19 +48,32 @@ def predict(
     Several models predict together: their mean, and beside it their spread block by block.
     Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
 
+    A collinear model predicts tilted moments too (initial_magmoms of an .extxyz file), as spinors.
+    Example: hamnet predict collinear/model.ckpt tilted.extxyz -o H.h5
+
     A large structure, in bounded memory; a run that was killed goes on when it is started again.
     Example: hamnet predict run/model.ckpt big.extxyz -o big.h5 --memory 4GB --jobs 2
     """
+    from hamnet.errors import ConfigError
     from hamnet.predict.batch import predict_files
     from hamnet.predict.ensemble import models_and_structures, spread_path
 
     report = Reporter(as_json)
     models, frames = models_and_structures([model, *structures])
     if memory is not None:
+        if spinor:
+            raise ConfigError("--spinor is for whole structures: leave --memory out")
         _in_tiles(models, frames, output, memory, jobs, device, (overlap, reference), report)
         return
     summary = predict_files(
-        models, frames, output, overlap=overlap, reference=reference, device=device, on_event=report.line
+        models,
+        frames,
+        output,
+        overlap=overlap,
+        reference=reference,
+        device=device,
+        spinor=spinor,
+        on_event=report.line,
     )
     done = f"{summary.structures} structure(s), {summary.pairs} pairs, {summary.seconds:.2f} s"
     report.line(f"wrote {output}: {done}, peak memory {summary.peak_memory_gb:.2f} GB")
@@ -76,17 +93,18 @@ def _in_tiles(
     given: tuple[Path | None, Path | None],
     report: Reporter,
 ) -> None:
-    """`--memory`: one structure, tile by tile."""
+    """`--memory`: tile by tile."""
     from dataclasses import asdict
 
     from hamnet.errors import ConfigError
     from hamnet.predict.memory import parse_memory
-    from hamnet.predict.tiling import predict_file_in_tiles
+    from hamnet.predict.tiled_files import predict_files_in_tiles
 
-    if any(given):
-        raise ConfigError("--overlap and --reference hold whole matrices: they cannot be used with --memory")
-    summary = predict_file_in_tiles(
-        models, frames, output, parse_memory(memory), jobs=jobs, device=device, on_event=report.line
+    overlap, reference = given
+    if reference is not None:
+        raise ConfigError("--reference is for models that learnt H - H0 of whole molecules: leave --memory out")
+    summary = predict_files_in_tiles(
+        models, frames, output, parse_memory(memory), overlap=overlap, jobs=jobs, device=device, on_event=report.line
     )
     for remark in summary.remarks:
         report.line(f"  note: {remark}")
@@ -94,7 +112,10 @@ def _in_tiles(
         f"wrote {output}: {summary.atoms} atoms, {summary.pairs} pairs, {summary.tiles} tiles, "
         f"{summary.seconds:.1f} s, peak memory {summary.peak_memory_gb:.2f} GB"
     )
+    if summary.spread is not None:
+        report.line(f"wrote {summary.spread}: spread of the models, block by block, eV")
     figures = asdict(summary)
     figures["peak_memory_GB"] = figures.pop("peak_memory_gb")
     figures["forecast_memory_GB"] = figures.pop("forecast_memory_gb")
-    report.result({**figures, "structures": 1, "output": str(output)})
+    figures["spread"] = None if summary.spread is None else str(summary.spread)
+    report.result({**figures, "output": str(output)})

@@ -57,13 +57,6 @@ class RadialSpline:
         values[distance >= self.cutoff] = 0.0
         return values
 
-    def distance_to_seen(self, distance: FloatArray) -> FloatArray:
-        """(n,) how far each distance is from the nearest in the data; the cutoff counts as seen."""
-        seen = np.append(self.seen, self.cutoff)
-        at = np.clip(np.searchsorted(seen, distance), 1, len(seen) - 1)
-        nearest: FloatArray = np.minimum(np.abs(distance - seen[at - 1]), np.abs(seen[at] - distance))
-        return nearest
-
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays."""
         return {"knots": self.knots, "coefficients": self.coefficients, "seen": self.seen}

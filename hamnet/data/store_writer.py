@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import hamnet
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.calculation import Calculation
+from hamnet.core.files import whole_file
 from hamnet.data.store_format import (
     DESCRIPTIONS,
     FORMAT_NAME,
@@ -250,6 +251,26 @@ def write_store(
     with StoreWriter(path, resume=False, metadata=metadata) as writer:
         for name, calculation in items:
             writer.add(name, calculation)
+
+
+def merge_stores(sources: Sequence[Path], target: Path) -> None:
+    """One store with the calculations of several that have the same basis and spin layout, in little memory.
+
+    Args:
+        sources: stores, whose names must differ.
+        target: file to write, in place of any that is there.
+
+    Raises:
+        FormatError: a source is no store.
+        OSError: the file cannot be written.
+    """
+    with open_hdf5(sources[0]) as file:
+        header = dict(file.attrs)
+    try:
+        with whole_file(target) as temporary:
+            _merge(list(sources), temporary, header)
+    except (OSError, RuntimeError) as error:
+        raise write_error(error, target) from error
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -169,21 +169,6 @@ class TwoCentreFit:
         mirrored = np.repeat(np.arange(pairs.n_pairs) > pairs.reverse, np.diff(matrix.offsets))
         return matrix.with_values(np.where(mirrored, matrix.adjoint().values, matrix.values))
 
-    def unseen(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> float:
-        """Largest distance (Angstrom) between a pair's length and the nearest length in the fitted data.
-
-        The end of the functions' reach, where they vanish, counts as seen.
-        """
-        known = self._translate(structure, basis)
-        distance = np.linalg.norm(pairs.vectors(structure), axis=1)
-        kind_i, kind_j = known[structure.species[pairs.i]], known[structure.species[pairs.j]]
-        worst = 0.0
-        for (a, b), spline in self.radial.items():
-            here = ((kind_i == a) & (kind_j == b)) & ~pairs.on_site & (distance < spline.cutoff)
-            if here.any():
-                worst = max(worst, float(spline.distance_to_seen(distance[here]).max()))
-        return worst
-
     @property
     def coverage(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Least and largest distance (Angstrom) of the fitted data for each couple of species labels."""

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.core.blocks import BlockMatrix
-from hamnet.core.calculation import Calculation
 from hamnet.core.files import whole_file
 from hamnet.core.pairs import PairList
+from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint
 from hamnet.nn.dataset import overlap_like
 from hamnet.predict.predictor import Prediction, Predictor
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 MODEL_SUFFIX = ".ckpt"
 
 
@@ -57,10 +58,20 @@ class Ensemble(Predictor):
                 )
         self.members = [Predictor(checkpoint, device) for checkpoint in checkpoints]
 
+    @property
+    def parts(self) -> Sequence[Predictor]:
+        """The members."""
+        return self.members
+
+    @property
+    def reach(self) -> FloatArray:
+        """(n_species, n_species) Angstrom, where the last of the members' H ends."""
+        return np.asarray(np.max([member.reach for member in self.members], axis=0))
+
     def predict(self, atoms: Any) -> BlockMatrix:
         """Mean H in eV; hermitian to the last bit."""
         matrices = [member.predict(atoms) for member in self.members]
-        return _mean(matrices)
+        return mean_matrix(matrices)
 
     def run(
         self,
@@ -74,28 +85,41 @@ class Ensemble(Predictor):
         known = same.reference_hamiltonian if same.reference_hamiltonian is not None else reference
         predictions = [first, *(member.run(atoms, same.overlap, known) for member in self.members[1:])]
         matrices = [p.calculation.hamiltonian for p in predictions if p.calculation.hamiltonian is not None]
-        mean = _mean(matrices)
+        mean = mean_matrix(matrices)
         provenance = replace(same.provenance, source=f"mean of {len(matrices)} models")
         calculation = replace(same, hamiltonian=mean, provenance=provenance)
-        rule = self.checkpoint.config.training.energy_zero
-        free = bool(same.structure.pbc.all()) if rule == "auto" else rule == "remove"
-        spread = block_spread(matrices, same.overlap if free else None)
-        root = float(np.sqrt(np.mean(np.square(spread))))
-        remark = f"{len(matrices)} models differ by {1000 * root:.2f} meV (rms over blocks), {_widest(same, spread)}"
+        spread = block_spread(matrices, same.overlap if zero_is_free(self, same.structure) else None)
+        remark = spread_remark(len(matrices), same.overlap.pairs.i, same.overlap.pairs.j, spread)
         seconds = sum(p.seconds for p in predictions)
         return EnsemblePrediction(
             calculation, seconds, first.least_overlap_eigenvalue, (*first.remarks, remark), spread
         )
 
 
-def _mean(matrices: Sequence[BlockMatrix]) -> BlockMatrix:
+def mean_matrix(matrices: Sequence[BlockMatrix]) -> BlockMatrix:
+    """Mean of matrices on the same pairs."""
     return matrices[0].with_values(np.mean([matrix.values for matrix in matrices], axis=0))
 
 
-def _widest(calculation: Calculation, spread: FloatArray) -> str:
-    worst = int(np.argmax(spread))
-    pairs: PairList = calculation.overlap.pairs
-    return f"most in the block of atoms {pairs.i[worst]} and {pairs.j[worst]}: {1000 * spread[worst]:.2f} meV"
+def zero_is_free(predictor: Predictor, structure: AtomicStructure) -> bool:
+    """Whether H of a structure is known only up to mu S, as the model was trained."""
+    rule = predictor.checkpoint.config.training.energy_zero
+    return bool(structure.pbc.all()) if rule == "auto" else rule == "remove"
+
+
+def spread_remark(n_models: int, i: IntArray, j: IntArray, spread: FloatArray) -> str:
+    """One sentence about how far models are apart.
+
+    Args:
+        n_models: models.
+        i, j: (n_pairs,) atoms of each block.
+        spread: (n_pairs,) eV.
+    """
+    root, worst = float(np.sqrt(np.mean(np.square(spread)))), int(np.argmax(spread))
+    return (
+        f"{n_models} models differ by {1000 * root:.2f} meV (rms over blocks), most in the block of atoms {i[worst]} "
+        f"and {j[worst]}: {1000 * spread[worst]:.2f} meV"
+    )
 
 
 def block_spread(matrices: Sequence[BlockMatrix], overlap: BlockMatrix | None) -> FloatArray:
@@ -106,7 +130,7 @@ def block_spread(matrices: Sequence[BlockMatrix], overlap: BlockMatrix | None) -
         overlap: S; then mu_k S, with mu_k = <H_k - mean, S> / <S, S>, is taken out first, because the energy zero is
             free. None: it is physical.
     """
-    deviations = np.stack([matrix.values for matrix in matrices]) - _mean(matrices).values
+    deviations = np.stack([matrix.values for matrix in matrices]) - mean_matrix(matrices).values
     if overlap is not None:
         s = overlap_like(overlap, matrices[0]).values
         shifts = (deviations @ s.conj()).real / np.vdot(s, s).real
@@ -156,12 +180,17 @@ def load_models(paths: Sequence[Path], device: str = "cpu") -> Predictor:
     return Predictor(checkpoints[0], device) if len(checkpoints) == 1 else Ensemble(checkpoints, device)
 
 
-def write_spread(path: Path, spreads: Mapping[str, tuple[PairList, FloatArray]]) -> None:
-    """NumPy archive beside a store: `names`; for structure k `k/pairs` (n, 5: i, j, R) and `k/spread` (n,) in eV."""
+def write_spread(path: Path, spreads: Mapping[str, tuple[PairList | IntArray, FloatArray]]) -> None:
+    """NumPy archive beside a store: `names`; for structure k `k/pairs` (n, 5: i, j, R) and `k/spread` (n,) in eV.
+
+    Args:
+        path: file to write.
+        spreads: name -> pairs, as a list or as the table that is written, and spread.
+    """
     arrays: dict[str, Any] = {"names": np.array(list(spreads))}
     for k, (pairs, spread) in enumerate(spreads.values()):
-        arrays[f"{k}/pairs"] = np.column_stack((pairs.i, pairs.j, pairs.cell_shift))
-        arrays[f"{k}/spread"] = spread
+        table = np.column_stack((pairs.i, pairs.j, pairs.cell_shift)) if isinstance(pairs, PairList) else pairs
+        arrays[f"{k}/pairs"], arrays[f"{k}/spread"] = table, spread
     with whole_file(path) as temporary:
         np.savez(temporary, **arrays)
 

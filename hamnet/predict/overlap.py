@@ -22,6 +22,8 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.data.two_centre import TwoCentreFit
 from hamnet.errors import BasisError, PhysicsError
 
+FloatArray = NDArray[np.float64]
+
 SAME_PLACE = 1e-3
 """Atoms of a given overlap must stand this close (Angstrom) to those of the structure."""
 
@@ -52,10 +54,6 @@ class OverlapFit:
     def coverage(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Least and largest distance (Angstrom) of the fitted data for each couple of species labels."""
         return self.two_centre.coverage
-
-    def unseen(self, structure: AtomicStructure, basis: OrbitalBasis, pairs: PairList) -> float:
-        """Largest distance (Angstrom) between a pair's length and the nearest length in the fitted data."""
-        return self.two_centre.unseen(structure, basis, pairs)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Plain arrays for a checkpoint."""
@@ -88,18 +86,33 @@ def has_exponents(structure: AtomicStructure, basis: OrbitalBasis) -> bool:
     return all(shell.exponents for k in used for shell in basis.species[k].shells)
 
 
-def structure_pairs(
-    structure: AtomicStructure, basis: OrbitalBasis, reach: NDArray[np.float64] | None = None
-) -> PairList:
-    """Pairs of a structure from the radii of its orbitals.
+def pair_cutoffs(structure: AtomicStructure, basis: OrbitalBasis, reach: FloatArray | None = None) -> FloatArray | None:
+    """(n_species, n_species) Angstrom: pairs shorter than this have a block. None: nothing says so.
 
-    Orbitals without a radius: all pairs of a molecule; periodic Gaussians, the pairs whose overlap is not negligible
-    and those that H reaches (a projector couples two orbitals that do not overlap).
+    From the radii of the orbitals; of Gaussians, where their overlap is not negligible or H reaches (a projector
+    couples two orbitals that do not overlap). Zero for species that do not occur.
 
     Args:
         structure, basis: the atoms and their orbitals.
         reach: (n_species, n_species) Angstrom, how far H goes for each couple of species, as the model's
             `pair_cutoffs`; None: S alone decides.
+    """
+    used = np.unique(structure.species).tolist()
+    if all(basis.species[k].radius is not None for k in used):
+        radii = [(basis.species[k].radius or 0.0) if k in used else 0.0 for k in range(len(basis.species))]
+        return np.asarray(np.add.outer(np.array(radii), np.array(radii)))
+    if not has_exponents(structure, basis):
+        return None
+    from hamnet_preprocess.pyscf_overlap import gaussian_cutoffs
+
+    cutoffs = gaussian_cutoffs(basis.species)
+    both = cutoffs if reach is None else np.maximum(cutoffs, reach)
+    occurs = np.isin(np.arange(len(basis.species)), used)
+    return np.asarray(np.where(occurs[:, None] & occurs[None, :], both, 0.0))
+
+
+def structure_pairs(structure: AtomicStructure, basis: OrbitalBasis, reach: FloatArray | None = None) -> PairList:
+    """Pairs of a structure by `pair_cutoffs`; all pairs of a molecule whose orbitals have no radius.
 
     Raises:
         BasisError: a periodic structure whose orbitals have no radius and are no Gaussians.
@@ -108,33 +121,24 @@ def structure_pairs(
     without = [basis.species[k].label for k in used if basis.species[k].radius is None]
     if not without:
         return orbital_pairs(structure, basis)
-    if structure.is_periodic and has_exponents(structure, basis):
-        from hamnet_preprocess.pyscf_overlap import overlap_from_basis
-
-        return covering(structure, overlap_from_basis(structure, basis).pairs, reach)
-    if structure.is_periodic:
+    if not structure.is_periodic:
+        return neighbour_pairs(structure, float(np.linalg.norm(np.ptp(structure.positions, axis=0))) + 1.0)
+    cutoffs = pair_cutoffs(structure, basis, reach)
+    if cutoffs is None:
         raise BasisError(
             f"species {without} have orbitals without a radius, so a periodic structure has no pair list of its own: "
             "give its overlap from a file"
         )
-    diameter = float(np.linalg.norm(np.ptp(structure.positions, axis=0)))
-    return neighbour_pairs(structure, diameter + 1.0)
+    return pairs_within(structure, cutoffs)
 
 
-def covering(structure: AtomicStructure, pairs: PairList, reach: NDArray[np.float64] | None) -> PairList:
-    """The pairs, and every other that is shorter than the reach (n_species, n_species; Angstrom) of its species."""
-    if reach is None or not structure.is_periodic:
-        return pairs
+def pairs_within(structure: AtomicStructure, cutoffs: FloatArray) -> PairList:
+    """All pairs shorter than the cutoff (n_species, n_species; Angstrom) of their species, and the on-site ones."""
     species = structure.species
-    near = neighbour_pairs(structure, float(reach[np.ix_(species, species)].max()))
-    inside = np.linalg.norm(near.vectors(structure), axis=1) < reach[species[near.i], species[near.j]]
-    new = inside & (pairs.find(near) < 0)
-    return PairList.build(
-        np.concatenate((pairs.i, near.i[new])),
-        np.concatenate((pairs.j, near.j[new])),
-        np.concatenate((pairs.cell_shift, near.cell_shift[new])),
-        species,
-    )
+    near = neighbour_pairs(structure, float(cutoffs.max()))
+    inside = np.linalg.norm(near.vectors(structure), axis=1) < cutoffs[species[near.i], species[near.j]]
+    keep = inside | near.on_site
+    return PairList.build(near.i[keep], near.j[keep], near.cell_shift[keep], species)
 
 
 def overlap_of(

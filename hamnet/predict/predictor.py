@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.bloch import BlochSum
@@ -32,10 +33,10 @@ from hamnet.predict.overlap import (
     reference_from_file,
     structure_pairs,
 )
+from hamnet.predict.seen import Found, SeenLengths, refuse_unknown
+from hamnet.predict.seen import remarks as seen_remarks
 from hamnet.predict.structures import to_structure
 
-UNSEEN_TOLERANCE = 0.1
-"""Distances further than this (Angstrom) from any in the training set are reported."""
 LARGEST_CHECKED = 800
 """S is diagonalised at Gamma up to this many orbitals: a fraction of a second."""
 
@@ -75,6 +76,7 @@ class Predictor:
         self._reach = self._model.pair_cutoffs.cpu().numpy().astype(np.float64)
         arrays = checkpoint.overlap_arrays
         self.overlap_fit = None if arrays is None else OverlapFit.from_arrays(arrays)
+        self._seen = SeenLengths.of_checkpoint(checkpoint)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> Predictor:
@@ -90,6 +92,16 @@ class Predictor:
     def model(self) -> Any:
         """The network, on its device."""
         return self._model
+
+    @property
+    def parts(self) -> Sequence[Predictor]:
+        """The models that predict: this one alone, or the members of an ensemble."""
+        return (self,)
+
+    @property
+    def reach(self) -> NDArray[np.float64]:
+        """(n_species, n_species) Angstrom, where H ends."""
+        return self._reach
 
     @property
     def basis(self) -> OrbitalBasis:
@@ -175,15 +187,8 @@ class Predictor:
         """As `calculation`, with the time and the remarks beside it."""
         start = time.perf_counter()
         structure = self.structure(atoms)
-        remarks: list[str] = []
-        if overlap is None:
-            pairs = structure_pairs(structure, self.basis, self._reach)
-            matrix = overlap_of(structure, self.basis, self.overlap_fit, pairs)
-            remarks += self.unseen_remarks(structure, self.unseen(structure, matrix.pairs))
-        elif isinstance(overlap, BlockMatrix):
-            matrix = overlap
-        else:
-            matrix = overlap_from_file(Path(overlap), structure, self.basis)
+        matrix = self._overlap(structure, overlap)
+        remarks = self.seen_remarks(structure, self.found(structure, matrix.pairs))
         if self._model.magnetic and not has_moments(structure):
             remarks.append(
                 "the model takes magnetic moments and no atom has one, so that H is that without magnetism: "
@@ -209,6 +214,15 @@ class Predictor:
             )
         return Prediction(calculation, seconds, least, tuple(remarks))
 
+    def _overlap(self, structure: AtomicStructure, given: BlockMatrix | Path | str | None) -> BlockMatrix:
+        """S as it is given, or made from the basis on the pairs that the structure has."""
+        if isinstance(given, BlockMatrix):
+            return given
+        if given is not None:
+            return overlap_from_file(Path(given), structure, self.basis)
+        pairs = structure_pairs(structure, self.basis, self._reach)
+        return overlap_of(structure, self.basis, self.overlap_fit, pairs)
+
     def overlap_origin(self, structure: AtomicStructure) -> str:
         """Where S of a structure comes from and how far to trust it, in words."""
         return overlap_origin(structure, self.basis, self.checkpoint.metadata)
@@ -219,20 +233,20 @@ class Predictor:
         known = self.checkpoint.baseline
         return known is not None and known.kind == "reference"
 
-    def unseen(self, structure: AtomicStructure, pairs: PairList) -> float:
-        """Largest distance (Angstrom) of a pair's length to any in the training set; 0 where that is not known."""
-        if self.overlap_fit is None or has_exponents(structure, self.basis):
-            return 0.0
-        return self.overlap_fit.unseen(structure, self.basis, pairs)
+    def found(self, structure: AtomicStructure, pairs: PairList) -> Found:
+        """Lengths of the pairs against those of the training set; empty where the model does not remember them.
 
-    def unseen_remarks(self, structure: AtomicStructure, distance: float) -> Iterable[str]:
-        """What a user should know about distances that are this far (Angstrom) from the training set's."""
-        if distance > UNSEEN_TOLERANCE:
-            who = "the model" if has_radial_functions(structure, self.basis) else "the overlap (and the model)"
-            yield (
-                f"some atoms stand {distance:.2f} A away from any distance in the training set: "
-                f"{who} extrapolates there"
-            )
+        Raises:
+            BasisError: pairs of species that the training set did not have.
+        """
+        result = {} if self._seen is None else self._seen.compare(structure, self.basis, pairs, self._reach)
+        refuse_unknown(result)
+        return result
+
+    def seen_remarks(self, structure: AtomicStructure, found: Found) -> list[str]:
+        """What a user should know about lengths of pairs that the training set did not have."""
+        own = has_radial_functions(structure, self.basis) or has_exponents(structure, self.basis)
+        return seen_remarks(found, "the model" if own else "the overlap (and the model)")
 
     def provenance(self) -> Provenance:
         """What a prediction says about where it comes from."""

@@ -7,14 +7,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hamnet.core.calculation import Calculation
+from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.files import whole_file
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.store_in_place import PairLayout, make_store, no_overlap, store_size
@@ -22,6 +22,7 @@ from hamnet.errors import ConfigError
 from hamnet.predict.memory import peak_memory, reset_peak, resident_memory
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.tile import TileEvaluator
+from hamnet.predict.tile_spread import SpreadFile
 
 IntArray = NDArray[np.int64]
 OnEvent = Callable[[str], None]
@@ -136,7 +137,9 @@ def say_forecast(evaluator: TileEvaluator, measured: Measured, n_tiles: int, job
         f"{n} atoms in {n_tiles} tiles of {size}, halo {evaluator.halo:.1f} A; expected: about {seconds:.0f} s and "
         f"{memory:.2f} GB with {jobs} process(es)"
     )
-    on_event(f"overlap {evaluator.predictor.overlap_origin(evaluator.structure)}")
+    given = evaluator.given
+    origin = evaluator.predictor.overlap_origin(evaluator.structure) if given is None else f"from {given.path}"
+    on_event(f"overlap {origin}")
 
 
 def new_plan(evaluator: TileEvaluator, n_tiles: int, measured: Measured, on_event: OnEvent) -> TilePlan:
@@ -167,10 +170,18 @@ def _check_disk(folder: Path, size: int) -> None:
         )
 
 
+def spread_file(folder: Path, plan: TilePlan, evaluator: TileEvaluator) -> SpreadFile | None:
+    """Where tiles keep how far the models of an ensemble are apart; None: one model."""
+    n = len(evaluator.predictor.parts)
+    return SpreadFile(folder / "spread", plan.layout.n_pairs, n) if n > 1 else None
+
+
 def store_plan(folder: Path, key: str, name: str, plan: TilePlan, evaluator: TileEvaluator) -> None:
     """The store of full size first, then the plan: a plan that is there is complete."""
     shutil.rmtree(folder, ignore_errors=True)
-    _check_disk(folder.parent, store_size(plan.layout, evaluator.predictor.model.spin))
+    spread = spread_file(folder, plan, evaluator)
+    size = store_size(plan.layout, evaluator.predictor.model.spin)
+    _check_disk(folder.parent, size + (0 if spread is None else spread.n_bytes))
     try:
         folder.mkdir()
     except OSError as error:
@@ -181,18 +192,30 @@ def store_plan(folder: Path, key: str, name: str, plan: TilePlan, evaluator: Til
         predictor.basis,
         no_overlap(predictor.basis, structure.species),
         n_electrons=predictor.basis.n_electrons(structure.species),
-        provenance=predictor.provenance(),
+        provenance=tile_provenance(predictor),
     )
-    make_store(folder / "store.h5", name, calculation, predictor.model.spin, plan.layout)
+    make_store(folder / "store.h5", name, calculation, predictor.model.spin, plan.layout, key)
+    if spread is not None:
+        spread.make()
     layout = plan.layout
     arrays: dict[str, Any] = {"key": np.array(key), "tile": plan.tile, "pairs": layout.pairs, "kept": layout.kept}
     with whole_file(folder / "plan.npz") as temporary:
         np.savez(temporary, **arrays, memory=np.array(plan.memory))
 
 
-def fingerprint(predictor: Predictor, structure: AtomicStructure, name: str) -> str:
-    """Text that changes with the model, the atoms or their name."""
-    digest = hashlib.blake2b(f"{name} {predictor.checkpoint.sha256}".encode(), digest_size=16)
+def tile_provenance(predictor: Predictor) -> Provenance:
+    """What a prediction says about where it comes from: of several models, that it is their mean."""
+    n = len(predictor.parts)
+    return predictor.provenance() if n == 1 else replace(predictor.provenance(), source=f"mean of {n} models")
+
+
+def fingerprint(predictor: Predictor, structure: AtomicStructure, name: str, overlap: Path | None = None) -> str:
+    """Text that changes with the models, the atoms or their name, and the file of the given S."""
+    models = " ".join(part.checkpoint.sha256 for part in predictor.parts)
+    digest = hashlib.blake2b(f"{name} {models}".encode(), digest_size=16)
+    if overlap is not None:
+        facts = overlap.stat()
+        digest.update(f"{overlap.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode())
     moments = np.zeros(0) if structure.moments is None else structure.moments
     for part in (structure.species, structure.positions, structure.lattice, structure.pbc, moments):
         digest.update(np.ascontiguousarray(part).tobytes())

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.store_in_place import PairLayout, PieceWriter
 from hamnet.errors import PhysicsError
+from hamnet.predict.ensemble import load_models
 from hamnet.predict.memory import peak_memory
-from hamnet.predict.predictor import Predictor
+from hamnet.predict.seen import Found
 from hamnet.predict.tile import TileEvaluator, write_tile
+from hamnet.predict.tile_spread import SpreadFile
 
 IntArray = NDArray[np.int64]
 _worker: list[_Tiles] = []
@@ -31,39 +33,59 @@ class TileReport:
 
     Args:
         tile: its number; seconds: wall time; process: who did it.
-        unseen: see `TileNumbers`.
+        found: see `TileNumbers`.
         peak_memory: bytes, of its process so far.
     """
 
     tile: int
     seconds: float
     process: int
-    unseen: float
+    found: Found
     peak_memory: int
+
+
+@dataclass(frozen=True, eq=False)
+class TileTask:
+    """What every process must know.
+
+    Args:
+        models: checkpoints, which further processes load themselves.
+        tile: (n_atoms,) tile of each atom.
+        layout: of the pairs.
+        folder: with `store.h5`.
+        spread: where an ensemble's sums are kept.
+        overlap: store with S.
+    """
+
+    models: tuple[Path, ...]
+    tile: IntArray
+    layout: PairLayout
+    folder: Path
+    spread: SpreadFile | None = None
+    overlap: Path | None = None
 
 
 class _Tiles:
     """A process's part in the work."""
 
-    def __init__(self, evaluator: TileEvaluator, tile: IntArray, layout: PairLayout, store: Path) -> None:
-        self.evaluator, self.tile, self.layout = evaluator, tile, layout
-        self.writer = PieceWriter(store)
+    def __init__(self, evaluator: TileEvaluator, task: TileTask) -> None:
+        self.evaluator, self.task = evaluator, task
+        self.writer = PieceWriter(task.folder / "store.h5")
 
     def do(self, number: int) -> TileReport:
         """Evaluate one tile and write it."""
         start = time.perf_counter()
-        numbers = self.evaluator.evaluate(np.flatnonzero(self.tile == number), self.layout)
-        write_tile(self.writer, numbers, self.evaluator, self.layout.n_values)
+        numbers = self.evaluator.evaluate(np.flatnonzero(self.task.tile == number), self.task.layout)
+        write_tile(self.writer, numbers, self.evaluator, self.task.layout.n_values)
         self.writer.sync()
-        return TileReport(number, time.perf_counter() - start, os.getpid(), numbers.unseen, peak_memory())
+        if self.task.spread is not None and numbers.spread is not None:
+            self.task.spread.write(numbers.block_places, numbers.spread)
+        return TileReport(number, time.perf_counter() - start, os.getpid(), numbers.found, peak_memory())
 
 
 def run_tiles(
     evaluator: TileEvaluator,
-    model: Path,
-    tile: IntArray,
-    layout: PairLayout,
-    folder: Path,
+    task: TileTask,
     left: Sequence[int],
     jobs: int,
     on_event: Callable[[str], None],
@@ -72,10 +94,7 @@ def run_tiles(
 
     Args:
         evaluator: of the structure.
-        model: checkpoint, which further processes load themselves.
-        tile: (n_atoms,) tile of each atom.
-        layout: of the pairs.
-        folder: with `store.h5`.
+        task: what is to be done.
         left: numbers of the tiles to do.
         jobs: processes.
         on_event: told of the progress.
@@ -85,10 +104,10 @@ def run_tiles(
     """
     reports: list[TileReport] = []
     start, said = time.perf_counter(), 0.0
-    todo = _here(evaluator, tile, layout, folder, left)
+    todo = _here(evaluator, task, left)
     if jobs > 1 and len(left) > 1:
-        todo = _side_by_side(evaluator, model, tile, layout, folder, left, min(jobs, len(left)))
-    with (folder / "done").open("a") as journal:
+        todo = _side_by_side(evaluator, task, left, min(jobs, len(left)))
+    with (task.folder / "done").open("a") as journal:
         for report in todo:
             journal.write(f"{report.tile}\n")
             journal.flush()
@@ -102,28 +121,18 @@ def run_tiles(
     return reports
 
 
-def _here(
-    evaluator: TileEvaluator, tile: IntArray, layout: PairLayout, folder: Path, left: Sequence[int]
-) -> Iterator[TileReport]:
-    work = _Tiles(evaluator, tile, layout, folder / "store.h5")
+def _here(evaluator: TileEvaluator, task: TileTask, left: Sequence[int]) -> Iterator[TileReport]:
+    work = _Tiles(evaluator, task)
     with work.writer:
         for number in left:
             yield work.do(number)
 
 
-def _side_by_side(
-    evaluator: TileEvaluator,
-    model: Path,
-    tile: IntArray,
-    layout: PairLayout,
-    folder: Path,
-    left: Sequence[int],
-    jobs: int,
-) -> Iterator[TileReport]:
+def _side_by_side(evaluator: TileEvaluator, task: TileTask, left: Sequence[int], jobs: int) -> Iterator[TileReport]:
     """Fresh processes, not forked ones: a fork with the threads of PyTorch hangs."""
     structure, device = evaluator.structure, str(evaluator.predictor.device)
     threads = max(1, _threads() // jobs)
-    arguments = (model, device, threads, structure, tile, layout, folder / "store.h5")
+    arguments = (task, structure, device, threads)
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(jobs, context, _begin, arguments) as pool:
@@ -147,19 +156,12 @@ def _threads() -> int:
     return int(torch.get_num_threads())
 
 
-def _begin(
-    model: Path,
-    device: str,
-    threads: int,
-    structure: AtomicStructure,
-    tile: IntArray,
-    layout: PairLayout,
-    store: Path,
-) -> None:
+def _begin(task: TileTask, structure: AtomicStructure, device: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    _worker[:] = [_Tiles(TileEvaluator(Predictor.load(model, device), structure), tile, layout, store)]
+    predictor = load_models(task.models, device)
+    _worker[:] = [_Tiles(TileEvaluator(predictor, structure, task.overlap), task)]
 
 
 def _do(number: int) -> TileReport:

@@ -16,11 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hamnet.errors import ConfigError, HamnetError
-from hamnet.predict.batch import named_frames
-from hamnet.predict.ensemble import model_files
+import numpy as np
+
+from hamnet.data.store import Store
+from hamnet.errors import ConfigError
+from hamnet.predict.ensemble import (
+    load_models,
+    model_files,
+    spread_path,
+    spread_remark,
+    write_spread,
+    zero_is_free,
+)
 from hamnet.predict.memory import peak_memory, reset_peak
-from hamnet.predict.predictor import Predictor
+from hamnet.predict.seen import merged
 from hamnet.predict.tile import TileEvaluator
 from hamnet.predict.tile_plan import (
     GIGA,
@@ -33,11 +42,13 @@ from hamnet.predict.tile_plan import (
     needed_memory,
     new_plan,
     say_forecast,
+    spread_file,
     store_plan,
     tile_count,
     tiles_left,
 )
-from hamnet.predict.tile_runs import TileReport, run_tiles
+from hamnet.predict.tile_runs import TileReport, TileTask, run_tiles
+from hamnet.predict.tile_spread import SpreadFile
 
 
 @dataclass(frozen=True)
@@ -45,14 +56,17 @@ class TiledSummary:
     """Figures of a run.
 
     Args:
-        seconds: wall time of everything but loading the model.
-        atoms, pairs, tiles: of the structure.
+        structures: predicted.
+        seconds: wall time of everything but loading the models.
+        atoms, pairs, tiles: of all structures.
         tiles_done_before: tiles that an earlier run had finished.
         forecast_seconds, forecast_memory_gb: said at the start; NaN where nothing was measured (a resumed run).
         peak_memory_gb: of this process and those that it started, together.
         remarks: what a user should know before trusting the numbers.
+        spread: file with the spread of an ensemble; None: one model.
     """
 
+    structures: int
     seconds: float
     atoms: int
     pairs: int
@@ -62,31 +76,36 @@ class TiledSummary:
     forecast_memory_gb: float
     peak_memory_gb: float
     remarks: tuple[str, ...]
+    spread: Path | None = None
 
 
 def predict_in_tiles(
-    model: Path,
+    models: Path | Sequence[Path],
     name: str,
     atoms: Any,
     output: Path,
     memory: int,
     *,
+    overlap: Path | None = None,
     jobs: int = 1,
     device: str = "cpu",
     tile_atoms: int | None = None,
+    keep: bool = False,
     on_event: OnEvent = lambda line: None,
 ) -> TiledSummary:
-    """Predict H and S of one structure of any size and write its store.
+    """Predict H and S of one structure of any size and write its store; of several models their spread, too.
 
     Args:
-        model: checkpoint.
+        models: checkpoint; or several, or the folder of an ensemble: then H is their mean.
         name: of the structure in the store.
         atoms: ASE, pymatgen or hamnet atoms.
         output: store to write; what is there is replaced when all is done.
         memory: bytes that all processes together may take.
+        overlap: store with S of the same atoms, held whole in every process; None: from the basis or the model's fit.
         jobs: processes.
         device: cpu, cuda or cuda:N.
         tile_atoms: atoms of a tile; None: as the memory allows.
+        keep: an output that this very task has written is left as it is.
         on_event: called with one line for each thing that a person should see.
 
     Raises:
@@ -95,13 +114,18 @@ def predict_in_tiles(
         BasisError, PhysicsError: the structure cannot be predicted.
         OSError: the store cannot be written.
     """
-    _check_place(output)
-    predictor = Predictor.load(model, device)
+    check_place(output)
+    files = tuple(file for path in ([models] if isinstance(models, Path) else models) for file in model_files(path))
+    predictor = load_models(files, device)
     start = time.perf_counter()
     structure = predictor.structure(atoms)
-    evaluator = TileEvaluator(predictor, structure)
+    key = fingerprint(predictor, structure, name, overlap)
+    evaluator = TileEvaluator(predictor, structure, overlap)
+    spread = spread_path(output) if len(predictor.parts) > 1 else None
+    if keep and _is_done(output, key):
+        on_event(f"{name} is taken from {output}")
+        return _summary_of_store(output, start, spread)
     folder = output.with_name(output.name + ".tiles")
-    key = fingerprint(predictor, structure, name)
     plan, measured, peak = earlier_plan(folder, key, evaluator, memory / jobs, tile_atoms), None, 0
     if plan is None:
         if folder.exists():
@@ -113,11 +137,31 @@ def predict_in_tiles(
     if before:
         on_event(f"{before} of {plan.n_tiles} tiles are taken from {folder}")
     reset_peak()
-    reports = run_tiles(evaluator, model, plan.tile, plan.layout, folder, left, jobs, on_event)
+    task = TileTask(files, plan.tile, plan.layout, folder, spread_file(folder, plan, evaluator), overlap)
+    reports = run_tiles(evaluator, task, left, jobs, on_event)
+    remarks = predictor.seen_remarks(structure, merged(report.found for report in reports))
+    if task.spread is not None:
+        remarks.append(_write_spread(evaluator, task.spread, folder / "store.h5", name, output))
     os.replace(folder / "store.h5", output)
     shutil.rmtree(folder, ignore_errors=True)
     peak = max(peak, _peak(reports))
-    return _summary(evaluator, plan, before, measured, reports, time.perf_counter() - start, jobs, peak)
+    figures = _figures(evaluator, plan, before, measured, jobs)
+    return TiledSummary(1, time.perf_counter() - start, *figures, peak / GIGA, tuple(remarks), spread)
+
+
+def _is_done(output: Path, key: str) -> bool:
+    if not output.exists():
+        return False
+    with Store(output) as store:
+        return list(store.fingerprints) == [key]
+
+
+def _summary_of_store(output: Path, start: float, spread: Path | None) -> TiledSummary:
+    with Store(output) as store:
+        atoms, pairs = int(store.n_atoms[0]), int(store.n_pairs[0])
+    return TiledSummary(
+        1, time.perf_counter() - start, atoms, pairs, 0, 0, math.nan, math.nan, peak_memory() / GIGA, (), spread
+    )
 
 
 def _fresh_plan(
@@ -130,30 +174,24 @@ def _fresh_plan(
     return new_plan(evaluator, n_tiles, measured, on_event), measured
 
 
-def _summary(
-    evaluator: TileEvaluator,
-    plan: TilePlan,
-    before: int,
-    measured: Measured | None,
-    reports: list[TileReport],
-    seconds: float,
-    jobs: int,
-    peak: int,
-) -> TiledSummary:
-    structure = evaluator.structure
-    unseen = max((report.unseen for report in reports), default=0.0)
-    largest = -(-structure.n_atoms // plan.n_tiles)
-    return TiledSummary(
-        seconds,
-        structure.n_atoms,
-        plan.layout.n_pairs,
-        plan.n_tiles,
-        before,
-        math.nan if measured is None else measured.seconds * structure.n_atoms / jobs,
-        math.nan if measured is None else needed_memory(measured, largest, jobs) / GIGA,
-        peak / GIGA,
-        tuple(evaluator.predictor.unseen_remarks(structure, unseen)),
-    )
+def _write_spread(evaluator: TileEvaluator, sums: SpreadFile, store: Path, name: str, output: Path) -> str:
+    """The spread of an ensemble beside its store, and a sentence about it."""
+    predictor, structure = evaluator.predictor, evaluator.structure
+    sizes = np.multiply.outer(evaluator.n_orbitals, evaluator.n_orbitals) * predictor.model.spin.factor
+    pairs, spread = sums.finish(store, structure.species, sizes, zero_is_free(predictor, structure))
+    write_spread(spread_path(output), {name: (pairs, spread)})
+    return spread_remark(len(predictor.parts), pairs[:, 0], pairs[:, 1], spread)
+
+
+def _figures(
+    evaluator: TileEvaluator, plan: TilePlan, before: int, measured: Measured | None, jobs: int
+) -> tuple[int, int, int, int, float, float]:
+    """Atoms, pairs, tiles, tiles done before, and what was forecast."""
+    n = evaluator.structure.n_atoms
+    forecast = math.nan, math.nan
+    if measured is not None:
+        forecast = measured.seconds * n / jobs, needed_memory(measured, -(-n // plan.n_tiles), jobs) / GIGA
+    return n, plan.layout.n_pairs, plan.n_tiles, before, *forecast
 
 
 def _peak(reports: list[TileReport]) -> int:
@@ -164,44 +202,13 @@ def _peak(reports: list[TileReport]) -> int:
     return sum(peaks.values())
 
 
-def _check_place(output: Path) -> None:
-    """Refuse before the work what would fail after it."""
+def check_place(output: Path) -> None:
+    """Refuse before the work what would fail after it.
+
+    Raises:
+        ConfigError: the output is a folder, or its folder is not there.
+    """
     if output.is_dir():
         raise ConfigError(f"{output} is a folder: give the name of a file to write, as {output}/big.h5")
     if not output.parent.is_dir():
         raise ConfigError(f"the folder {output.parent} does not exist: make it before writing {output.name}")
-
-
-def predict_file_in_tiles(
-    models: Sequence[Path],
-    structures: Sequence[Path],
-    output: Path,
-    memory: int,
-    *,
-    jobs: int = 1,
-    device: str = "cpu",
-    on_event: OnEvent = lambda line: None,
-) -> TiledSummary:
-    """`predict_in_tiles` of the one structure in a file.
-
-    Args:
-        models: one checkpoint, or the folder of a run.
-        structures: one file with one structure.
-        output, memory, jobs, device, on_event: as `predict_in_tiles`.
-
-    Raises:
-        ConfigError: several models or structures; and what `predict_in_tiles` raises.
-        FormatError: a file cannot be read.
-    """
-    files = [file for path in models for file in model_files(path)]
-    frames = named_frames(structures)
-    if len(files) != 1 or len(frames) != 1:
-        raise ConfigError(
-            f"--memory predicts one structure by one model, found {len(frames)} structure(s) and {len(files)} "
-            "model(s): give one of each, or leave --memory out"
-        )
-    name, atoms = frames[0]
-    try:
-        return predict_in_tiles(files[0], name, atoms, output, memory, jobs=jobs, device=device, on_event=on_event)
-    except HamnetError as error:
-        raise type(error)(f"{name}: {error}") from error

@@ -5,12 +5,13 @@ S_ij(R) = <phi_i,0 | phi_j,R> for exactly the contractions that the shells hold:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hamnet.core.basis import OrbitalBasis
+from hamnet.core.basis import OrbitalBasis, Species
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.conventions import PYSCF
 from hamnet.core.pairs import PairList, neighbour_pairs
@@ -27,6 +28,7 @@ _TAIL = 34.5
 LARGEST_DENSE = 10**7
 """Above this many numbers in all images of a cell, integrals are taken atom by atom: linear in the number of pairs."""
 _BATCH = 64
+_CUTOFF_STEP = 0.05
 _ENV_START = 20
 
 
@@ -55,6 +57,44 @@ def overlap_from_basis(structure: AtomicStructure, basis: OrbitalBasis, pairs: P
         matrix = BlockMatrix.from_values(wanted, basis, structure.species, Spin.NONE, dense.reshape(-1)[index])
     matrix = matrix.symmetrised()
     return matrix if pairs is not None else _drop_small(matrix)
+
+
+@lru_cache(maxsize=16)
+def gaussian_cutoffs(species: tuple[Species, ...]) -> NDArray[np.float64]:
+    """(n_species, n_species) Angstrom: atoms further apart have no number of S above `THRESHOLD`, in no direction.
+
+    The norm of a block between two shells does not depend on the direction, and no number of it is larger. Species
+    with shells that are no Gaussians have 0.
+    """
+    result = np.zeros((len(species), len(species)))
+    basis = OrbitalBasis(species)
+    usable = [k for k, kind in enumerate(species) if all(shell.exponents for shell in kind.shells)]
+    for a in usable:
+        for b in usable:
+            if a <= b:
+                result[a, b] = result[b, a] = _couple_cutoff(basis, a, b)
+    result.setflags(write=False)
+    return result
+
+
+def _couple_cutoff(basis: OrbitalBasis, a: int, b: int) -> float:
+    """The first distance of a grid from which on all blocks between shells are negligible."""
+    radii = gaussian_radii(AtomicStructure(np.ones(2, dtype=np.int64), np.array([a, b]), np.eye(3)[:2]), basis)
+    distance = np.arange(_CUTOFF_STEP, float(np.hypot(*radii)) + 2 * _CUTOFF_STEP, _CUTOFF_STEP)
+    n = len(distance)
+    places = np.zeros((n + 1, 3))
+    places[1:, 2] = distance
+    line = AtomicStructure(np.ones(n + 1, dtype=np.int64), np.array([a] + [b] * n), places)
+    zero, ends, own = np.zeros(n, dtype=np.int64), np.arange(1, n + 1), np.zeros((2 * n, 3), dtype=np.int64)
+    pairs = PairList.build(np.concatenate((zero, ends)), np.concatenate((ends, zero)), own, line.species)
+    matrix = _row_overlaps(line, basis, pairs)
+    largest = np.zeros(n + 1)
+    for group in matrix.groups():
+        rows, columns = basis.species[group.species_i].slices, basis.species[group.species_j].slices
+        norms = [np.linalg.norm(group.blocks[:, r, c], axis=(1, 2)) for r in rows for c in columns]
+        np.maximum.at(largest, np.maximum(pairs.i[group.pairs], pairs.j[group.pairs]), np.max(norms, axis=0))
+    last = int(np.flatnonzero(largest > THRESHOLD).max(initial=0))
+    return float(distance[min(last, n - 1)])
 
 
 def gaussian_radii(structure: AtomicStructure, basis: OrbitalBasis) -> NDArray[np.float64]:

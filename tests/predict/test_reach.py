@@ -1,6 +1,7 @@
 """Pairs of a prediction cover what H reached in the training data, S or no S."""
 
 import numpy as np
+import pytest
 import torch
 from numpy.testing import assert_allclose
 
@@ -14,9 +15,9 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.nn.checkpoint import Checkpoint, save_checkpoint
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.statistics import fit_statistics
-from hamnet.predict.overlap import covering, structure_pairs
+from hamnet.predict.overlap import structure_pairs
 from hamnet.predict.predictor import Predictor
-from hamnet_preprocess.pyscf_overlap import overlap_from_basis
+from hamnet_preprocess.pyscf_overlap import THRESHOLD, gaussian_cutoffs, overlap_from_basis
 
 
 def chain() -> Calculation:
@@ -44,12 +45,30 @@ def test_prediction_has_every_pair_of_the_training_data(tmp_path):
     assert_allclose(found.overlap.values[found.overlap.offsets[at]], calculation.overlap.values, atol=1e-14)
 
 
-def test_covering_adds_what_is_inside_the_reach_of_its_species():
+def test_pairs_reach_as_far_as_h_of_their_species():
     calculation = chain()
-    structure, few = calculation.structure, neighbour_pairs(calculation.structure, 1.6)
-    pairs = covering(structure, few, np.array([[5.0]]))
+    structure = calculation.structure
     expected = neighbour_pairs(structure, 5.0)
+    pairs = structure_pairs(structure, calculation.basis, np.array([[5.0]]))
     assert pairs.n_pairs == expected.n_pairs
     assert (pairs.find(expected) >= 0).all()
-    assert covering(structure, few, None) is few
-    assert structure_pairs(structure, calculation.basis, np.array([[5.0]])).n_pairs >= expected.n_pairs
+    alone = structure_pairs(structure, calculation.basis)
+    assert (alone.find(calculation.overlap.pairs) >= 0).all()
+    assert alone.n_pairs <= calculation.overlap.pairs.n_pairs + 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beyond_the_cutoffs_of_gaussians_s_is_negligible(seed):
+    shells = (Shell(0, None, (0.3, 2.0), (0.6, 0.5)), Shell(1, None, (0.25,), (1.0,)), Shell(2, None, (0.8,), (1.0,)))
+    basis = OrbitalBasis((Species("A", 6, 4.0, shells), Species("B", 1, 1.0, shells[:1])))
+    cutoffs = gaussian_cutoffs(basis.species)
+    assert cutoffs[0, 1] == cutoffs[1, 0] < cutoffs[0, 0]
+    direction = np.random.default_rng(seed).normal(size=3)
+    direction /= np.linalg.norm(direction)
+    for a, b in ((0, 0), (0, 1), (1, 1)):
+        for factor, some in ((1.0, False), (0.97, True)):
+            dimer = AtomicStructure([6, 6], [a, b], np.array([np.zeros(3), direction * cutoffs[a, b] * factor]))
+            matrix = overlap_from_basis(dimer, basis)
+            far = matrix.block(int(np.flatnonzero(~matrix.pairs.on_site)[0]))
+            # not below the threshold long before: lists of pairs would be longer than need be (norms against numbers)
+            assert (np.abs(far).max() > THRESHOLD) == some

@@ -24,7 +24,7 @@ from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.tiles import Tiling
 from hamnet.data.store import Store
-from hamnet.errors import BasisError, ConfigError, FormatError, PhysicsError
+from hamnet.errors import BasisError, ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, save_checkpoint
 from hamnet.nn.prior import Baseline
 from hamnet.predict import tile_plan, tiling
@@ -32,7 +32,7 @@ from hamnet.predict.memory import parse_memory
 from hamnet.predict.overlap import fit_overlap
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.tile import TileEvaluator
-from hamnet.predict.tiling import predict_file_in_tiles, predict_in_tiles
+from hamnet.predict.tiling import predict_in_tiles
 
 EXACT = 1e-10
 """eV, of a float64 network whose numbers are of order one: rounding of sums in another order."""
@@ -283,22 +283,6 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     with pytest.raises(ConfigError, match=r"the store takes 0\.00 GB and .* has 0\.00 GB left"):
         predict_in_tiles(model, "big", atoms, tmp_path / "big.h5", PLENTY, tile_atoms=4)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_one_structure_and_one_model_only(tmp_path: Path, folder: Path) -> None:
-    from ase import Atoms
-    from ase.io import write
-
-    model = checkpoint(folder, Spin.NONE)
-    write(tmp_path / "two.extxyz", [Atoms("N2", [[0, 0, 0], [0, 0, 1.2]])] * 2)
-    with pytest.raises(ConfigError, match="found 2 structure"):
-        predict_file_in_tiles([model], [tmp_path / "two.extxyz"], tmp_path / "big.h5", PLENTY)
-    write(tmp_path / "one.extxyz", Atoms("N2", [[0, 0, 0], [0, 0, 1.2]]))
-    summary = predict_file_in_tiles([model], [tmp_path / "one.extxyz"], tmp_path / "big.h5", PLENTY)
-    assert (summary.atoms, summary.tiles, summary.pairs) == (2, 1, 4)
-    assert summary.forecast_seconds > 0
-    with pytest.raises(FormatError):
-        predict_file_in_tiles([tmp_path / "no.ckpt"], [tmp_path / "one.extxyz"], tmp_path / "big.h5", PLENTY)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4GB", 4 * 10**9), ("800 mb", 8 * 10**8), ("2GiB", 2**31), ("7", 7)])
