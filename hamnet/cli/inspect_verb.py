@@ -39,6 +39,7 @@ def inspect(
 
 
 def _checkpoint_figures(file: Path) -> dict[str, Any]:
+    from hamnet.predict.seen import in_short
     from hamnet.train.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(file)
@@ -49,7 +50,7 @@ def _checkpoint_figures(file: Path) -> dict[str, Any]:
         "basis": [species.describe() for species in checkpoint.basis.species],
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "config": checkpoint.config.model_dump(mode="json"),
-        "metadata": checkpoint.metadata,
+        "metadata": in_short(checkpoint.metadata),
     }
 
 

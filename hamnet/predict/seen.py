@@ -106,6 +106,13 @@ class SeenLengths:
         labels = [species.label for species in fit.basis.species]
         return cls({_couple(labels[a], labels[b]): spline.seen for (a, b), spline in fit.radial.items()})
 
+    def joined(self, other: SeenLengths) -> SeenLengths:
+        """What either has seen."""
+        both = dict(self.lengths)
+        for couple, lengths in other.lengths.items():
+            both[couple] = np.union1d(both[couple], lengths) if couple in both else lengths
+        return SeenLengths(both)
+
     def to_metadata(self) -> dict[str, Any]:
         """Entry of a checkpoint's metadata."""
         return {METADATA_KEY: {"|".join(c): np.round(values, 3).tolist() for c, values in self.lengths.items()}}
@@ -129,6 +136,13 @@ class SeenLengths:
             if len(inside):
                 found[couple] = _against(self.lengths.get(couple), inside, cutoff)
         return found
+
+
+def in_short(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's metadata with the least and the largest length (Angstrom) of each couple instead of all."""
+    known: Mapping[str, list[float]] = metadata.get(METADATA_KEY, {})
+    ends = {name: (values[0], values[-1]) for name, values in known.items() if values}
+    return dict(metadata) | ({METADATA_KEY: ends} if ends else {})
 
 
 def merged(parts: Iterable[Found]) -> Found:

@@ -18,6 +18,7 @@ from hamnet.data.splits import Split, random_split, read_split
 from hamnet.errors import ConfigError, FormatError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hamnet.nn.dataset import CACHE_BYTES, SAMPLE_ARRAYS, StoreCollection, collate
+from hamnet.predict.seen import in_short
 from hamnet.train.advice import advise, is_open, with_network, write_config
 from hamnet.train.band_monitor import draw_band_scatter
 from hamnet.train.evaluation import evaluate_calculations, readers, write_evaluation
@@ -161,7 +162,7 @@ class _Training:
             checkpoint, readers(self.stores, getattr(self.split, part)), self.config.training.device
         )
         write_evaluation(result, checkpoint, self.output)
-        figures = figures | checkpoint.metadata | result.figures | {"part": part, "checkpoint": str(path)}
+        figures = figures | in_short(checkpoint.metadata) | result.figures | {"part": part, "checkpoint": str(path)}
         self.on_line(f"on the {part} part: " + summary(result.figures))
         return TrainResult(path, figures)
 

@@ -24,6 +24,7 @@ from hamnet.nn.prior import Baseline
 from hamnet.nn.spin_space import head_layout, spin_coupling
 from hamnet.nn.statistics import Statistics, fit_statistics
 from hamnet.predict.overlap import fit_overlap
+from hamnet.predict.seen import SeenLengths
 from hamnet.train.finetune import covers, take_over
 from hamnet.train.spin_start import can_widen, widen_heads, widened_statistics
 
@@ -76,7 +77,7 @@ class Starter:
         arrays, figures = self._overlap()
         if kept is not None and kept.basis.hash != self.stores.basis.hash:
             arrays = kept.overlap_arrays  # knows the species that are not in the new data, too
-        metadata |= figures
+        metadata |= figures | self._seen(kept).to_metadata()
         return Checkpoint(model, self.config, basis, self.stores.spin, statistics, arrays, metadata, baseline=baseline)
 
     def _kept(self) -> Checkpoint | None:
@@ -173,6 +174,12 @@ class Starter:
             "grid": first.provenance.grid,
             "charge": charge_of(first),
         }
+
+    def _seen(self, kept: Checkpoint | None) -> SeenLengths:
+        """Lengths of pairs in the training part, and those that a trained model had seen before."""
+        seen = SeenLengths.of(islice(self._read(self.split.train, self.stores.basis), OVERLAP_SAMPLES))
+        before = None if kept is None else SeenLengths.of_checkpoint(kept)
+        return seen if before is None else seen.joined(before)
 
     def _overlap(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         basis = self.stores.basis

@@ -94,6 +94,13 @@ def test_a_training_set_is_remembered() -> None:
     assert SeenLengths.of_checkpoint(replace(checkpoint, metadata={}, overlap_arrays=None)) is None
 
 
+def test_two_training_sets_are_remembered_together() -> None:
+    more = SeenLengths({("A", "A"): np.array([1.4, 1.9]), ("B", "B"): np.array([0.9])})
+    both = SEEN.joined(more).lengths
+    assert both["A", "A"].tolist() == [1.4, 1.9, 2.4, 2.8]
+    assert set(both) == {("A", "A"), ("A", "B"), ("B", "B")}
+
+
 def _checkpoint():
     from tempfile import TemporaryDirectory
 
