@@ -14,6 +14,18 @@ from hamnet.errors import ConfigError
 
 FRACTION_SLACK = 1e-9
 """Fractions written in decimal add up to 1 only to this."""
+BENCHMARK_SPLITS = (
+    "qh9-stable-iid",
+    "qh9-stable-ood",
+    "qh9-dynamic-geo",
+    "qh9-dynamic-mol",
+    "md17-water",
+    "md17-ethanol",
+    "md17-malondialdehyde",
+    "md17-uracil",
+    "nabladft",
+)
+"""Names that stand for a split file: splits of the molecular benchmarks, by their published generators."""
 STORE_SUFFIXES = (".h5", ".hdf5")
 """Files that are taken for a store where a configuration is expected."""
 
@@ -42,7 +54,8 @@ class DataConfig(_Section):
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Part of the calculations for the final figures only."""
     split: Path | None = None
-    """JSON file with lists of names under train, validation, test; stands instead of the fractions."""
+    """JSON file with lists of names under train, validation, test, or the name of a benchmark's split (qh9-stable-iid,
+    qh9-stable-ood, qh9-dynamic-geo, qh9-dynamic-mol, md17-water and so on, nabladft); instead of the fractions."""
     seed: int = 0
     """Seed of the random split."""
     spin_orbit: bool | None = None
@@ -285,7 +298,7 @@ def _nearest(location: list[str]) -> str:
 
 def _check_files(config: Config, source: str) -> None:
     named = [("data.store", path) for path in config.data.store]
-    if config.data.split is not None:
+    if config.data.split is not None and str(config.data.split) not in BENCHMARK_SPLITS:
         named.append(("data.split", config.data.split))
     for key, path in named:
         if not path.exists():

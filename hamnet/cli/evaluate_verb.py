@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Checkpoint, the model.ckpt of hamnet train.")],
     data: Annotated[list[Path], typer.Argument(help="Store or stores with the truth (.h5).")],
-    split: Annotated[Path | None, typer.Option(help="Split file; without it all calculations count.")] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="Split file, or a benchmark's split as qh9-stable-iid; else all calculations.")
+    ] = None,
     part: Annotated[str, typer.Option(help="Part of the split: train, validation or test.")] = "test",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for metrics.json, error_map.png.")

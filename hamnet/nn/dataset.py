@@ -245,6 +245,11 @@ class StoreCollection:
         """Names of all calculations, in the order of the stores."""
         return list(self._where)
 
+    @property
+    def n_atoms(self) -> list[int]:
+        """Atoms of each, in the order of `names`, without reading any calculation."""
+        return [int(n) for store in self.stores for n in store.n_atoms]
+
     def read(self, name: str) -> Calculation:
         """The calculation of that name, in the merged basis."""
         return to_basis(self.stores[self._where[name]].read(name), self.basis)

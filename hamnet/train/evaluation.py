@@ -13,7 +13,7 @@ import torch
 from hamnet.core.calculation import Calculation, Provenance
 from hamnet.core.files import whole_file
 from hamnet.core.spin import Spin
-from hamnet.data.splits import PARTS, read_split
+from hamnet.data.splits import PARTS
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, as_spinor, load_checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
@@ -29,6 +29,7 @@ from hamnet.train.metrics import (
     spectrum_figures,
 )
 from hamnet.train.molecule_metrics import MICROHARTREE, MoleculeErrors, is_closed_shell
+from hamnet.train.named_split import named_split
 from hamnet.train.report import draw_error_map
 from hamnet.train.scf_metrics import add_scf_figures
 
@@ -149,7 +150,7 @@ def evaluate(
     checkpoint = load_checkpoint(model)
     collection = StoreCollection(stores)
     try:
-        names = collection.names if split is None else list(getattr(read_split(split, collection.names), part))
+        names = collection.names if split is None else list(getattr(named_split(split, collection), part))
         calculations = readers(collection, names)
         result = evaluate_calculations(checkpoint, calculations, device)
         if scf:

@@ -26,6 +26,7 @@ from hamnet.train.finetune import covers
 from hamnet.train.fitting import Fit, Loader, set_threads
 from hamnet.train.module import HamiltonianModule
 from hamnet.train.molecule_metrics import molecule_parts
+from hamnet.train.named_split import named_split, split_remark
 from hamnet.train.parallel import Team, free_port, partners
 from hamnet.train.partner import START_FILE
 from hamnet.train.plan import plan_lines
@@ -97,6 +98,9 @@ class _Training:
         split_file = self.output / "split.json"
         self.split = make_split(config, stores, split_file if split_file.is_file() else None)
         self.split.write(split_file)
+        remark = split_remark(config.data.split, self.split)
+        if remark:
+            on_line(remark)
 
     def run(self, last: Path | None, callbacks: Sequence[pl.Callback], source: Path | None) -> TrainResult:
         """Fit, evaluate, write."""
@@ -188,7 +192,7 @@ def make_split(config: Config, stores: StoreCollection, written: Path | None) ->
     if written is not None:
         return read_split(written, names)
     if data.split is not None:
-        return read_split(data.split, names)
+        return named_split(data.split, stores)
     split = random_split(names, data.validation_fraction, data.test_fraction, data.seed)
     wanted = max(1, round(data.train_fraction * len(names)))
     if wanted >= len(split.train):

@@ -16,12 +16,14 @@ from training_cases import NETWORK
 from typer.testing import CliRunner
 
 from hamnet.cli import app
-from hamnet.config import config_from_dict
+from hamnet.config import config_from_dict, load_config
 from hamnet.core.calculation import Calculation, Provenance
 from hamnet.data.store import write_store
+from hamnet.nn.dataset import StoreCollection
 from hamnet.train.label_noise import label_noise
 from hamnet.train.molecule_metrics import KEYS, MICROHARTREE, STACK, MoleculeErrors, is_closed_shell, spectral_errors
-from hamnet.train.run import summary, train
+from hamnet.train.named_split import split_remark
+from hamnet.train.run import make_split, summary, train
 from hamnet_preprocess.pyscf_basis import basis_of, molecule_calculation
 
 Array = NDArray[np.float64]
@@ -224,3 +226,23 @@ def test_train_and_evaluate_print_them(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert "coefficient similarity" in ran.stdout
     assert "uEh" in ran.stdout.splitlines()[0]
+
+
+def test_a_benchmarks_split_by_name(tmp_path: Path) -> None:
+    """`data.split=qh9-stable-iid` is the split of the whole file; what is said of it says that it is unverified."""
+    cases = [
+        (str(k), Calculation(**(vars(c) | {"provenance": Provenance("pyscf", source=f"QH9Stable.db row {k} of 10")})))
+        for k, (_, c) in enumerate(hydrogens(2, 10))
+    ]
+    store = tmp_path / "data.h5"
+    write_store(store, cases[:9])
+    path = tmp_path / "config.yaml"
+    path.write_text(f"data: {{store: {store}}}\n")
+    config = load_config(path, ["data.split=qh9-stable-iid"])
+    collection = StoreCollection(config.data.store)
+    split = make_split(config, collection, None)
+    collection.close()
+    order = [str(k) for k in np.random.RandomState(43).permutation(10)]
+    assert [*split.train, *split.validation, *split.test] == [name for name in order if name != "9"]
+    assert "not verified against its file" in split_remark(config.data.split, split)
+    assert split_remark(None, split) == ""
