@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,16 @@ class SeenLengths:
             if len(inside):
                 found[couple] = _against(self.lengths.get(couple), inside, cutoff)
         return found
+
+
+def to_text(found: Found) -> str:
+    """One line of JSON, for a journal."""
+    return json.dumps([[*couple, *astuple(entry)] for couple, entry in found.items()])
+
+
+def from_text(text: str) -> Found:
+    """Inverse of `to_text`."""
+    return {(one, other): CoupleFound(*numbers) for one, other, *numbers in json.loads(text)}
 
 
 def in_short(metadata: Mapping[str, Any]) -> dict[str, Any]:

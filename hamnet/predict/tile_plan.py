@@ -21,6 +21,7 @@ from hamnet.data.store_in_place import PairLayout, make_store, no_overlap, store
 from hamnet.errors import ConfigError
 from hamnet.predict.memory import peak_memory, reset_peak, resident_memory
 from hamnet.predict.predictor import Predictor
+from hamnet.predict.seen import Found, from_text
 from hamnet.predict.tile import TileEvaluator
 from hamnet.predict.tile_spread import SpreadFile
 
@@ -236,12 +237,12 @@ def earlier_plan(
     return plan if tile_atoms is not None or plan.memory <= memory else None
 
 
-def tiles_left(folder: Path, n_tiles: int) -> tuple[list[int], int]:
-    """Tiles to do, and how many are done."""
+def tiles_left(folder: Path, n_tiles: int) -> tuple[list[int], list[Found]]:
+    """Tiles to do, and what those that are done found of lengths of pairs; a line of the journal is both."""
     journal = folder / "done"
     text = journal.read_text() if journal.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:  # a line without its end was cut short by a kill
         journal.write_text(whole)
-    done = {int(line) for line in whole.split()}
-    return [k for k in range(n_tiles) if k not in done], len(done)
+    done = {int(number): from_text(found) for number, _, found in (line.partition(" ") for line in whole.splitlines())}
+    return [k for k in range(n_tiles) if k not in done], list(done.values())

@@ -19,7 +19,7 @@ from hamnet.data.store_in_place import PairLayout, PieceWriter
 from hamnet.errors import PhysicsError
 from hamnet.predict.ensemble import load_models
 from hamnet.predict.memory import peak_memory
-from hamnet.predict.seen import Found
+from hamnet.predict.seen import Found, to_text
 from hamnet.predict.tile import TileEvaluator, write_tile
 from hamnet.predict.tile_spread import SpreadFile
 
@@ -109,7 +109,7 @@ def run_tiles(
         todo = _side_by_side(evaluator, task, left, min(jobs, len(left)))
     with (task.folder / "done").open("a") as journal:
         for report in todo:
-            journal.write(f"{report.tile}\n")
+            journal.write(f"{report.tile} {to_text(report.found)}\n")
             journal.flush()
             os.fsync(journal.fileno())
             reports.append(report)

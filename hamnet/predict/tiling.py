@@ -135,17 +135,17 @@ def predict_in_tiles(
         peak = peak_memory()
     left, before = tiles_left(folder, plan.n_tiles)
     if before:
-        on_event(f"{before} of {plan.n_tiles} tiles are taken from {folder}")
+        on_event(f"{len(before)} of {plan.n_tiles} tiles are taken from {folder}")
     reset_peak()
     task = TileTask(files, plan.tile, plan.layout, folder, spread_file(folder, plan, evaluator), overlap)
     reports = run_tiles(evaluator, task, left, jobs, on_event)
-    remarks = predictor.seen_remarks(structure, merged(report.found for report in reports))
+    remarks = predictor.seen_remarks(structure, merged([*before, *(report.found for report in reports)]))
     if task.spread is not None:
         remarks.append(_write_spread(evaluator, task.spread, folder / "store.h5", name, output))
     os.replace(folder / "store.h5", output)
     shutil.rmtree(folder, ignore_errors=True)
     peak = max(peak, _peak(reports))
-    figures = _figures(evaluator, plan, before, measured, jobs)
+    figures = _figures(evaluator, plan, len(before), measured, jobs)
     return TiledSummary(1, time.perf_counter() - start, *figures, peak / GIGA, tuple(remarks), spread)
 
 

@@ -17,8 +17,9 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.supercell import supercell_matrix, supercell_structure
 from hamnet.errors import BasisError
 from hamnet.nn.checkpoint import load_checkpoint
+from hamnet.predict import tiling
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.seen import RESOLUTION, SeenLengths, merged, refuse_unknown, remarks
+from hamnet.predict.seen import RESOLUTION, SeenLengths, from_text, merged, refuse_unknown, remarks, to_text
 from hamnet.predict.tiling import predict_in_tiles
 
 BASIS = OrbitalBasis((Species("A", 6, 4.0, (Shell(0),)), Species("B", 1, 1.0, (Shell(0),))))
@@ -63,6 +64,7 @@ def test_parts_together_find_what_the_whole_finds(x: list[float], at: int) -> No
     parts = [SEEN.compare(*_dimers(part)) for part in (lengths[:at], lengths[at:]) if len(part)]
     together = merged(parts)
     assert together.keys() == whole.keys()
+    assert from_text(to_text(whole)) == whole
     for couple, entry in whole.items():
         other = together[couple]
         assert (other.n_pairs, other.shortest, other.n_short) == (entry.n_pairs, entry.shortest, entry.n_short)
@@ -118,6 +120,27 @@ def test_plain_and_tiled_predictions_say_the_same(tmp_path: Path) -> None:
     summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=2)
     assert set(summary.remarks) <= set(Predictor.load(model).run(big).remarks)  # that looks at S of small cells, too
     assert any("nearest two atoms are 1.27" in remark for remark in summary.remarks)
+
+
+def test_a_resumed_run_knows_what_tiles_before_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run_tiles = untrained(tmp_path), tiling.run_tiles
+    cell = graphene().structure
+    big = supercell_structure(replace(cell, cell=cell.lattice * 0.9, positions=cell.positions * 0.9), (2, 1, 1))
+
+    def all_but_one(evaluator, task, left, *rest):
+        """Ends the run before the last tile."""
+        run_tiles(evaluator, task, left[:-1], *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiling, "run_tiles", all_but_one)
+    with pytest.raises(KeyboardInterrupt):
+        predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=1)
+    monkeypatch.undo()
+    summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=1)
+    assert summary.tiles_done_before == 3
+    # the words have the number of short pairs, so a tile that is left out would show
+    assert set(summary.remarks) <= set(Predictor.load(model).run(big).remarks)
+    assert summary.remarks
 
 
 def test_a_cell_smaller_than_the_reach_is_right(tmp_path: Path) -> None:
