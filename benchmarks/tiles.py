@@ -151,6 +151,7 @@ def rows():
         ("predict-10000x13", row(71)),
         ("predict-10000x13-two-processes", row(71, jobs=2)),
         ("predict-50000x13-four-tiles", row(158, n_tiles=4)),
+        ("predict-100000x13-four-tiles", row(224, n_tiles=4)),
         ("predict-100000x13", row(224)),
     ]
 
