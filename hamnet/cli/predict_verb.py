@@ -54,16 +54,13 @@ def predict(
     A large structure, in bounded memory; a run that was killed goes on when it is started again.
     Example: hamnet predict run/model.ckpt big.extxyz -o big.h5 --memory 4GB --jobs 2
     """
-    from hamnet.errors import ConfigError
     from hamnet.predict.batch import predict_files
     from hamnet.predict.ensemble import models_and_structures, spread_path
 
     report = Reporter(as_json)
     models, frames = models_and_structures([model, *structures])
     if memory is not None:
-        if spinor:
-            raise ConfigError("--spinor is for whole structures: leave --memory out")
-        _in_tiles(models, frames, output, memory, jobs, device, (overlap, reference), report)
+        _in_tiles(models, frames, output, memory, jobs, device, (overlap, reference, spinor), report)
         return
     summary = predict_files(
         models,
@@ -90,7 +87,7 @@ def _in_tiles(
     memory: str,
     jobs: int,
     device: str,
-    given: tuple[Path | None, Path | None],
+    given: tuple[Path | None, Path | None, bool],
     report: Reporter,
 ) -> None:
     """`--memory`: tile by tile."""
@@ -100,7 +97,9 @@ def _in_tiles(
     from hamnet.predict.memory import parse_memory
     from hamnet.predict.tiled_files import predict_files_in_tiles
 
-    overlap, reference = given
+    overlap, reference, spinor = given
+    if spinor:
+        raise ConfigError("--spinor is for whole structures: leave --memory out")
     if reference is not None:
         raise ConfigError("--reference is for models that learnt H - H0 of whole molecules: leave --memory out")
     summary = predict_files_in_tiles(
