@@ -98,12 +98,18 @@ def _in_tiles(
     from hamnet.predict.tiled_files import predict_files_in_tiles
 
     overlap, reference, spinor = given
-    if spinor:
-        raise ConfigError("--spinor is for whole structures: leave --memory out")
     if reference is not None:
         raise ConfigError("--reference is for models that learnt H - H0 of whole molecules: leave --memory out")
     summary = predict_files_in_tiles(
-        models, frames, output, parse_memory(memory), overlap=overlap, jobs=jobs, device=device, on_event=report.line
+        models,
+        frames,
+        output,
+        parse_memory(memory),
+        overlap=overlap,
+        jobs=jobs,
+        device=device,
+        spinor=spinor,
+        on_event=report.line,
     )
     for remark in summary.remarks:
         report.line(f"  note: {remark}")

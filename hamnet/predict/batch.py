@@ -84,7 +84,7 @@ def predict_files(
     frames = named_frames(structures)
     predictor = load_models([model] if isinstance(model, Path) else model, device)
     summary = Summary()
-    if predictor.checkpoint.spin is not Spin.SPINOR and (spinor or _asks_for_spinors(predictor, frames)):
+    if predictor.checkpoint.spin is not Spin.SPINOR and (spinor or asks_for_spinors(predictor, frames)):
         predictor = as_spinors(predictor)
         summary.remarks = (OF_COLLINEAR,)
         on_event(f"note: {OF_COLLINEAR}")
@@ -95,7 +95,7 @@ def predict_files(
     return summary
 
 
-def _asks_for_spinors(predictor: Predictor, frames: list[tuple[str, Any]]) -> bool:
+def asks_for_spinors(predictor: Predictor, frames: list[tuple[str, Any]]) -> bool:
     """Whether a collinear model with moments meets a moment across z."""
     if predictor.checkpoint.spin is not Spin.COLLINEAR or not predictor.model.magnetic:
         return False

@@ -189,11 +189,6 @@ class Predictor:
         structure = self.structure(atoms)
         matrix = self._overlap(structure, overlap)
         remarks = self.seen_remarks(structure, self.found(structure, matrix.pairs))
-        if self._model.magnetic and not has_moments(structure):
-            remarks.append(
-                "the model takes magnetic moments and no atom has one, so that H is that without magnetism: "
-                "set ASE's initial_magmoms, pymatgen's magmom or AtomicStructure.moments"
-            )
         baseline = self.baseline(structure, matrix.pairs, reference)
         hamiltonian = evaluate(self._model, structure, matrix.pairs, self.device, baseline)
         seconds = time.perf_counter() - start
@@ -244,9 +239,15 @@ class Predictor:
         return result
 
     def seen_remarks(self, structure: AtomicStructure, found: Found) -> list[str]:
-        """What a user should know about lengths of pairs that the training set did not have."""
+        """What a user should know about lengths of pairs that the training set did not have, and of absent moments."""
         own = has_radial_functions(structure, self.basis) or has_exponents(structure, self.basis)
-        return seen_remarks(found, "the model" if own else "the overlap (and the model)")
+        lines = seen_remarks(found, "the model" if own else "the overlap (and the model)")
+        if self._model.magnetic and not has_moments(structure):
+            lines.append(
+                "the model takes magnetic moments and no atom has one, so that H is that without magnetism: "
+                "set ASE's initial_magmoms, pymatgen's magmom or AtomicStructure.moments"
+            )
+        return lines
 
     def provenance(self) -> Provenance:
         """What a prediction says about where it comes from."""

@@ -213,7 +213,7 @@ def tile_provenance(predictor: Predictor) -> Provenance:
 def fingerprint(predictor: Predictor, structure: AtomicStructure, name: str, overlap: Path | None = None) -> str:
     """Text that changes with the models, the atoms or their name, and the file of the given S."""
     models = " ".join(part.checkpoint.sha256 for part in predictor.parts)
-    digest = hashlib.blake2b(f"{name} {models}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{name} {models} {predictor.model.spin.value}".encode(), digest_size=16)
     if overlap is not None:
         facts = overlap.stat()
         digest.update(f"{overlap.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode())

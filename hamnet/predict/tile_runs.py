@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.store_in_place import PairLayout, PieceWriter
 from hamnet.errors import PhysicsError
+from hamnet.predict.batch import as_spinors
 from hamnet.predict.ensemble import load_models
 from hamnet.predict.memory import peak_memory
 from hamnet.predict.seen import Found, to_text
@@ -55,6 +56,7 @@ class TileTask:
         folder: with `store.h5`.
         spread: where an ensemble's sums are kept.
         overlap: store with S.
+        spinor: H of collinear models as spinors.
     """
 
     models: tuple[Path, ...]
@@ -63,6 +65,7 @@ class TileTask:
     folder: Path
     spread: SpreadFile | None = None
     overlap: Path | None = None
+    spinor: bool = False
 
 
 class _Tiles:
@@ -161,6 +164,7 @@ def _begin(task: TileTask, structure: AtomicStructure, device: str, threads: int
 
     torch.set_num_threads(threads)
     predictor = load_models(task.models, device)
+    predictor = as_spinors(predictor) if task.spinor else predictor
     _worker[:] = [_Tiles(TileEvaluator(predictor, structure, task.overlap), task)]
 
 

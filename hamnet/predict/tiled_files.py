@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from hamnet.core.spin import Spin
 from hamnet.data.store_writer import merge_stores
 from hamnet.errors import HamnetError
-from hamnet.predict.batch import named_frames
-from hamnet.predict.ensemble import spread_path, write_spread
+from hamnet.predict.batch import OF_COLLINEAR, asks_for_spinors, named_frames
+from hamnet.predict.ensemble import load_models, spread_path, write_spread
 from hamnet.predict.tile_plan import OnEvent
 from hamnet.predict.tiling import TiledSummary, check_place, predict_in_tiles
 
@@ -26,6 +28,7 @@ def predict_files_in_tiles(
     overlap: Path | None = None,
     jobs: int = 1,
     device: str = "cpu",
+    spinor: bool = False,
     on_event: OnEvent = lambda line: None,
 ) -> TiledSummary:
     """`predict_in_tiles` of every structure of the files, into one store.
@@ -36,6 +39,7 @@ def predict_files_in_tiles(
         models: checkpoints, or the folder of a run or of an ensemble.
         structures: POSCAR, cif, xyz, extxyz.
         output, memory, overlap, jobs, device, on_event: as `predict_in_tiles`.
+        spinor: H of a collinear model as spinors; so for all structures where a moment of one is tilted against z.
 
     Raises:
         FormatError: a file cannot be read.
@@ -43,6 +47,10 @@ def predict_files_in_tiles(
     """
     check_place(output)
     frames = named_frames(structures)
+    predictor = load_models(models, device)
+    spinor = predictor.checkpoint.spin is not Spin.SPINOR and (spinor or asks_for_spinors(predictor, frames))
+    if spinor:
+        on_event(f"note: {OF_COLLINEAR}")
     several, folder = len(frames) > 1, output.with_name(output.name + ".structures")
     if several:
         folder.mkdir(exist_ok=True)
@@ -59,18 +67,20 @@ def predict_files_in_tiles(
                 overlap=overlap,
                 jobs=jobs,
                 device=device,
+                spinor=spinor,
                 keep=several,
                 on_event=on_event,
             )
         except HamnetError as error:
             raise type(error)(f"{name}: {error}") from error
         summaries.append(summary)
-    if not several:
-        return summaries[0]
-    merge_stores(targets, output)
-    spread = _merged_spread(targets, output) if summaries[0].spread is not None else None
-    shutil.rmtree(folder)
-    return _together(summaries, [name for name, _ in frames], spread)
+    whole = summaries[0]
+    if several:
+        merge_stores(targets, output)
+        spread = None if whole.spread is None else _merged_spread(targets, output)
+        shutil.rmtree(folder)
+        whole = _together(summaries, [name for name, _ in frames], spread)
+    return replace(whole, remarks=(OF_COLLINEAR, *whole.remarks)) if spinor else whole
 
 
 def _merged_spread(targets: Sequence[Path], output: Path) -> Path:

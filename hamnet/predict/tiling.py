@@ -20,6 +20,7 @@ import numpy as np
 
 from hamnet.data.store import Store
 from hamnet.errors import ConfigError
+from hamnet.predict.batch import as_spinors
 from hamnet.predict.ensemble import (
     load_models,
     model_files,
@@ -89,6 +90,7 @@ def predict_in_tiles(
     overlap: Path | None = None,
     jobs: int = 1,
     device: str = "cpu",
+    spinor: bool = False,
     tile_atoms: int | None = None,
     keep: bool = False,
     on_event: OnEvent = lambda line: None,
@@ -104,6 +106,7 @@ def predict_in_tiles(
         overlap: store with S of the same atoms, held whole in every process; None: from the basis or the model's fit.
         jobs: processes.
         device: cpu, cuda or cuda:N.
+        spinor: H of a collinear model as spinors, for moments of any direction.
         tile_atoms: atoms of a tile; None: as the memory allows.
         keep: an output that this very task has written is left as it is.
         on_event: called with one line for each thing that a person should see.
@@ -116,7 +119,7 @@ def predict_in_tiles(
     """
     check_place(output)
     files = tuple(file for path in ([models] if isinstance(models, Path) else models) for file in model_files(path))
-    predictor = load_models(files, device)
+    predictor = as_spinors(load_models(files, device)) if spinor else load_models(files, device)
     start = time.perf_counter()
     structure = predictor.structure(atoms)
     key = fingerprint(predictor, structure, name, overlap)
@@ -137,7 +140,7 @@ def predict_in_tiles(
     if before:
         on_event(f"{len(before)} of {plan.n_tiles} tiles are taken from {folder}")
     reset_peak()
-    task = TileTask(files, plan.tile, plan.layout, folder, spread_file(folder, plan, evaluator), overlap)
+    task = TileTask(files, plan.tile, plan.layout, folder, spread_file(folder, plan, evaluator), overlap, spinor)
     reports = run_tiles(evaluator, task, left, jobs, on_event)
     remarks = predictor.seen_remarks(structure, merged([*before, *(report.found for report in reports)]))
     if task.spread is not None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import write
+from model_cases import crystal, model_of
 from test_tiling import EXACT, PLENTY, checkpoint, differences, structure, tiled
 
 from hamnet.config import config_from_dict
@@ -29,6 +30,7 @@ from hamnet.errors import FormatError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.statistics import fit_statistics
+from hamnet.predict.batch import OF_COLLINEAR, predict_files
 from hamnet.predict.ensemble import EnsemblePrediction, load_models, spread_path
 from hamnet.predict.given_overlap import GivenOverlap
 from hamnet.predict.overlap import structure_pairs
@@ -79,6 +81,24 @@ def test_an_ensemble_in_tiles_has_its_mean_and_spread(tmp_path: Path, folder: Pa
     np.testing.assert_allclose(spread, expected.spread, rtol=1e-7, atol=1e-8)
     assert summary.remarks[-1] == expected.remarks[-1]
     assert summary.spread == spread_path(output)
+
+
+def test_tilted_moments_of_a_collinear_model_give_spinors(tmp_path: Path, folder: Path) -> None:
+    known = load_checkpoint(checkpoint(folder, Spin.COLLINEAR))
+    model = model_of(Spin.COLLINEAR, magnetic=True)
+    path = folder / "magnetic.ckpt"
+    config = known.config.model_copy(update={"network": model.settings})
+    save_checkpoint(path, replace(known, model=model, config=config, statistics=model.statistics))
+    cell = crystal(0, magnetic=Spin.SPINOR)
+    numbers = ["Si" if z == 14 else "N" for z in cell.atomic_numbers]
+    write(tmp_path / "tilted.extxyz", Atoms(numbers, cell.positions, cell=cell.cell, pbc=True, magmoms=cell.moments))
+    predict_files([path], [tmp_path / "tilted.extxyz"], tmp_path / "plain.h5")
+    summary = predict_files_in_tiles([path], [tmp_path / "tilted.extxyz"], tmp_path / "big.h5", PLENTY)
+    assert summary.remarks[0] == OF_COLLINEAR
+    found, expected = Store(tmp_path / "big.h5").read(0), Store(tmp_path / "plain.h5").read(0)
+    assert found.hamiltonian is not None
+    assert found.hamiltonian.spin is Spin.SPINOR
+    assert max(differences(found, expected)) < EXACT
 
 
 def frames(folder: Path, n: int = 3) -> Path:
