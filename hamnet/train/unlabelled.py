@@ -153,7 +153,7 @@ class Unlabelled:
         """
         method = self._prepare()
         log = FockLog(self.output / "fock.csv")
-        split = self._labelled_split()
+        split = self._labelled_split(method)
         before = self._test_errors(self.model, split)
         model, rounds = self.model, []
         for number in range(self.settings.rounds):
@@ -237,13 +237,16 @@ class Unlabelled:
         tell = self.on_line if number == 0 else _quiet
         return train(config, resume, tell, source=None if resume else model).checkpoint
 
-    def _labelled_split(self) -> Split | None:
+    def _labelled_split(self, method: Method) -> Split | None:
         if not self.labelled:
             return None
         path = self.output / "labelled_split.json"
         stores = StoreCollection(self.labelled)
         try:
             split = make_split(self.config, stores, path if path.is_file() else None)
+            theirs = Method.of(stores.read(split.train[0]))
+            if theirs != method:
+                self.on_line(f"note: labels to rehearse were made with {theirs.text}; Fock builds are {method.text}")
         finally:
             stores.close()
         split.write(path)

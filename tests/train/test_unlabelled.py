@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlabelled_cases import WATER, labelled, water_model, waters
 
+from hamnet.core.spin import Spin
 from hamnet.data.store import Store
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import load_checkpoint
@@ -201,6 +202,11 @@ def test_another_run_is_refused(model: Path, tmp_path: Path, whole: WholeRun) ->
         unlabelled_config(model, tmp_path / "x", ["network.channels=9"])
     with pytest.raises(ConfigError, match="did you mean"):
         unlabelled_config(model, tmp_path / "x", ["training.epoch=9"])
+
+
+def test_models_with_spin_are_refused(model: Path) -> None:
+    with pytest.raises(PhysicsError, match="closed shells"):
+        method_of(replace(load_checkpoint(model), spin=Spin.COLLINEAR))
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"keep": 1.0}, {"rehearsal": -1.0}])
