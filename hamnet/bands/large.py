@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamnet.bands.band_structure import BandStructure, electrons
+from hamnet.bands.eigen import available_memory
 from hamnet.bands.fermi import FermiLevel, energy_and_method
 from hamnet.bands.fermi_counts import fermi_by_counting
 from hamnet.bands.kpath import KPath
@@ -116,7 +117,11 @@ def _window_task(
 
 
 def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: LargeSettings, on_line: Say) -> int:
-    """Say what time and memory is expected; how many k-points go side by side."""
+    """Say what time and memory is expected; how many k-points go side by side.
+
+    Raises:
+        PhysicsError: it does not fit into the memory that is free; with the need, and what would do.
+    """
     needs = [solver.need(k, n_bands, settings.certify) for k in kpoints]
     most = max(needs, key=lambda need: need.memory)
     jobs = processes(settings.jobs, most.memory, len(kpoints))
@@ -125,7 +130,25 @@ def tell_need(solver: Eigensolver, kpoints: FloatArray, n_bands: int, settings: 
         f"{most.text}; expected: {most.memory / 1e9:.2f} GB for each of {jobs} process(es), "
         f"{seconds / len(kpoints):.1f} s per k-point, {seconds:.0f} s in all on an idle machine"
     )
+    free = available_memory()
+    if free is not None and most.memory > free and settings.engine != "slepc":  # whose memory may be elsewhere
+        point = kpoints[int(np.argmax([need.memory for need in needs]))]
+        raise PhysicsError(
+            f"{most.text} needs {most.memory / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. "
+            + _what_would_do(solver, point, n_bands, settings.certify)
+        )
     return jobs
+
+
+def _what_would_do(solver: Eigensolver, kpoint: FloatArray, n_bands: int, certify: bool) -> str:
+    """Smaller needs of the same cell, for a message."""
+    tries = {
+        "at this k without counts (--no-certify)": solver.need(kpoint, n_bands, False),
+        "at Gamma": solver.need(np.zeros(3), n_bands, certify),
+        "at Gamma without counts": solver.need(np.zeros(3), n_bands, False),
+    }
+    sizes = ", ".join(f"{need.memory / 1e9:.1f} GB {where}" for where, need in tries.items())
+    return f"What would do: {sizes}; fewer --bands; or several machines (--engine slepc under mpirun)"
 
 
 def level_of(
@@ -137,7 +160,7 @@ def level_of(
     """
     if calculation.fermi_energy is not None and n_electrons is None:
         return FermiLevel(calculation.fermi_energy, "given by the calculation")
-    count = n_electrons or electrons(calculation)
+    count = electrons(calculation) if n_electrons is None else n_electrons
     if count is None:
         return None
 

@@ -77,7 +77,7 @@ def study_fermi(
     Raises:
         PhysicsError: the number of electrons is unknown or does not fit.
     """
-    count = settings.n_electrons or electrons(calculation)
+    count = electrons(calculation) if settings.n_electrons is None else settings.n_electrons
     if count is None:
         raise PhysicsError("the number of electrons is unknown: give --electrons")
     large = settings.large

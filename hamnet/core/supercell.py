@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,66 @@ def supercell(calculation: Calculation, repeats: tuple[int, int, int]) -> Calcul
         eigenvalues=None,
         kmesh=None,
     )
+
+
+def without_atoms(calculation: Calculation, atoms: Sequence[int]) -> Calculation:
+    """The calculation with the rows and columns of some atoms left out: vacancies before anything relaxes.
+
+    Electrons, energy, forces, Fermi level and eigenvalues belong to the whole cell and are left out.
+
+    Args:
+        calculation: of any cell.
+        atoms: indices, each once.
+
+    Raises:
+        PhysicsError: an index that does not exist, or no atom is left.
+    """
+    old = calculation.structure
+    keep = np.ones(old.n_atoms, dtype=bool)
+    chosen = np.asarray(atoms, dtype=np.int64)
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= old.n_atoms):
+        raise PhysicsError(f"atoms {chosen.tolist()}: the cell has {old.n_atoms} atoms, 0 to {old.n_atoms - 1}")
+    keep[chosen] = False
+    if not keep.any():
+        raise PhysicsError("no atom is left")
+    structure = AtomicStructure(
+        old.atomic_numbers[keep],
+        old.species[keep],
+        old.positions[keep],
+        old.cell,
+        old.pbc,
+        None if old.moments is None else old.moments[keep],
+    )
+
+    def cut(matrix: BlockMatrix | None) -> BlockMatrix | None:
+        """The matrix of the atoms that stay, where there is one."""
+        return None if matrix is None else _of_atoms(matrix, keep)
+
+    return replace(
+        calculation,
+        structure=structure,
+        overlap=_of_atoms(calculation.overlap, keep),
+        hamiltonian=cut(calculation.hamiltonian),
+        reference_hamiltonian=cut(calculation.reference_hamiltonian),
+        density=cut(calculation.density),
+        energy=None,
+        forces=None,
+        n_electrons=None,
+        fermi_energy=None,
+        kpoints=None,
+        eigenvalues=None,
+        kmesh=None,
+    )
+
+
+def _of_atoms(matrix: BlockMatrix, keep: NDArray[np.bool_]) -> BlockMatrix:
+    """Blocks between the atoms that stay; renumbering leaves their order as it is."""
+    pairs = matrix.pairs
+    kept = keep[pairs.i] & keep[pairs.j]
+    number, place = np.cumsum(keep) - 1, np.cumsum(kept) - 1
+    fewer = PairList(number[pairs.i[kept]], number[pairs.j[kept]], pairs.cell_shift[kept], place[pairs.reverse[kept]])
+    values = matrix.values[np.repeat(kept, np.diff(matrix.offsets))]
+    return BlockMatrix.from_values(fewer, matrix.basis, matrix.species[keep], matrix.spin, values)
 
 
 def _copies(repeats: tuple[int, int, int]) -> IntArray:

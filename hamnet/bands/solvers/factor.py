@@ -137,7 +137,8 @@ def check_factor_memory(cost: FactorCost, what: str, copies: int = 1) -> None:
         raise PhysicsError(
             f"{what} needs {copies * cost.memory / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: use a machine with more "
             "memory, fewer k-points side by side (--jobs 1), time-reversal points of k (real numbers: half of it), or "
-            "--no-certify (without counts at complex k-points: half of it)"
+            "--no-certify (without counts at complex k-points: half of it), or several machines (--engine slepc under "
+            "mpirun)"
         )
 
 
