@@ -73,14 +73,16 @@ def plot_unfolded(
         path: file to write, put in place whole.
         window: (low, high) eV about the Fermi level; None for an end of what was computed at every k-point, core-like
             and high states left out.
-        broadening: standard deviation of each Gaussian in eV; None: a part in 150 of the window.
+        broadening: standard deviation of each Gaussian in eV; None: a part in 150 of the window, wider where k-points
+            are so few that steep bands would fall into beads.
         title: heading.
     """
     zero = unfolded.fermi_energy or 0.0
     low = max(float(np.nanmin(e)) for e in unfolded.energies) - zero if window[0] is None else window[0]
     high = min(float(np.nanmax(e)) for e in unfolded.energies) - zero if window[1] is None else window[1]
     low, high = (max(low, -BELOW) if window[0] is None else low), (min(high, ABOVE) if window[1] is None else high)
-    grid, width = np.linspace(low, high, GRID), broadening or (high - low) / 150
+    parts = min(150.0, 1.25 * len(unfolded.path.kpoints))
+    grid, width = np.linspace(low, high, GRID), broadening or (high - low) / parts
     image = np.array(
         [_spectrum(e, w, grid + zero, width) for e, w in zip(unfolded.energies, unfolded.weights, strict=True)]
     )

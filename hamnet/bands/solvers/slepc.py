@@ -65,7 +65,8 @@ class SlepcEigensolver(SparseEigensolver):
     def __init__(self, calculation: Calculation, processes: int = 1) -> None:
         command, environment = worker_command(processes)
         super().__init__(calculation, "auto")
-        self._command, self._environment, self._processes = command, environment, processes
+        self._command, self._environment = command, environment
+        self._processes = (_first_of(SIZE_NAMES) if _under_mpirun() else None) or processes
         self._workers: dict[int, SlepcProcess] = {}
         self._slepc_proved: tuple[bytes, float] | None = None
 
