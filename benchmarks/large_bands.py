@@ -51,8 +51,8 @@ CASES = {
     "fermi-500x5": (SP, 16, "fermi", GAMMA, True, None, "pardiso"),
     "fermi-2000x13": (DZP, 32, "fermi", GAMMA, True, None, "pardiso"),
     "fermi-2000x13-unknown": (DZP, 32, "fermi-unknown", GAMMA, True, None, "pardiso"),
-    "slepc-2000x5": (SP, 32, "bands", GENERAL, False, None, "slepc"),
-    "slepc-2000x5-gamma": (SP, 32, "bands", GAMMA, False, None, "slepc"),
+    "slepc-against-pardiso-2000x5": (SP, 32, "ratio", GENERAL, False, None, "pardiso"),
+    "slepc-against-pardiso-2000x5-gamma": (SP, 32, "ratio", GAMMA, False, None, "pardiso"),
     "bands-2000x5-gamma": (SP, 32, "bands", GAMMA, False, None, "pardiso"),
 }
 
@@ -84,6 +84,26 @@ def measure(large, row, what, kpoint, certify, engine, threads):
         row |= {"fermi_eV": level.energy, "counts": counts}
 
 
+def against_slepc(large, row, kpoint, certify, threads):
+    """The same states by PARDISO and by SLEPc with MUMPS (`threads` of the one, processes of the other)."""
+    found = []
+    for engine in ("pardiso", "slepc"):
+        start, cpu = time.perf_counter(), processor_seconds()
+        solver = make_eigensolver(large, engine, threads)
+        found.append(solver.window(kpoint, large.fermi_energy + 0.01, 40, certify=certify)[0])
+        rows = solver.n_rows
+        del solver  # ends the processes of SLEPc, so that their time is counted
+        row[f"{engine}_seconds"] = round(time.perf_counter() - start, 1)
+        row[f"{engine}_cpu_seconds"] = round(processor_seconds() - cpu, 1)
+        row[f"{engine}_residual_eV"] = found[-1].residual
+    n = min(len(states.energies) for states in found)
+    near = [np.sort(s.energies[np.argsort(abs(s.energies - large.fermi_energy - 0.01))][: n - 8]) for s in found]
+    row |= {"orbitals": rows // row["atoms"], "rows": rows, "max_residual_eV": max(s.residual for s in found)}
+    row["largest_difference_eV"] = float(abs(near[0] - near[1]).max())
+    row["ratio_cpu"] = round(row["slepc_cpu_seconds"] / row["pardiso_cpu_seconds"], 2)
+    row["ratio_wall"] = round(row["slepc_seconds"] / row["pardiso_seconds"], 2)
+
+
 def run(root, name, threads=1):
     folder, repeats, what, k, certify, goal, engine = CASES[name]
     small = OpenMXReader().read(Path(root) / folder, allow_unconverged=True)
@@ -91,7 +111,10 @@ def run(root, name, threads=1):
     kpoint = np.array(k)
     row = {"case": name, "atoms": large.structure.n_atoms, "kpoint": list(k), "certified": certify, "threads": threads}
     start, cpu = time.perf_counter(), processor_seconds()
-    measure(large, row, what, kpoint, certify, engine, threads)
+    if what == "ratio":
+        against_slepc(large, row, kpoint, certify, threads)
+    else:
+        measure(large, row, what, kpoint, certify, engine, threads)
     seconds = time.perf_counter() - start
     row |= {"seconds": round(seconds, 1), "cpu_seconds": round(processor_seconds() - cpu, 1), "goal_s": goal}
     row["goal_met"] = None if goal is None else bool(seconds <= goal)
