@@ -82,7 +82,8 @@ def dense_to_ours(dense: NDArray[Any], convention: OrbitalConvention, atoms: Seq
     Raises:
         BasisError: the convention is not known for a shell.
     """
-    parts = [convention.species(species) for species in atoms]
+    known = {id(species): convention.species(species) for species in {id(s): s for s in atoms}.values()}
+    parts = [known[id(species)] for species in atoms]
     starts = np.cumsum([0, *(species.n_orbitals for species in atoms)])
     order = np.concatenate([part + start for start, (part, _) in zip(starts, parts, strict=False)])
     sign = np.concatenate([signs for _, signs in parts])

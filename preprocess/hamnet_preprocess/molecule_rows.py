@@ -127,7 +127,7 @@ def molecule(row: MoleculeRow, convention: OrbitalConvention, allow_unconverged:
         if deviation > OVERLAP_TOLERANCE:
             raise PhysicsError(_overlap_advice(row, structure, basis, deviation))
     else:
-        _check_likeness(row, fock, _dense(overlap, layout), kinds, convention)
+        _check_likeness(row, ours, _dense(overlap, layout), kinds, convention)
     values = ours.reshape(-1)[layout.index] * HARTREE
     hamiltonian = BlockMatrix(layout.pairs, basis, structure.species, Spin.NONE, values, layout.offsets)
     return Calculation(
@@ -234,14 +234,15 @@ def _overlap_advice(row: MoleculeRow, structure: AtomicStructure, basis: Orbital
 
 
 def _check_likeness(
-    row: MoleculeRow, fock: FloatArray, overlap: FloatArray, kinds: Sequence[Species], convention: OrbitalConvention
+    row: MoleculeRow, ours: FloatArray, overlap: FloatArray, kinds: Sequence[Species], convention: OrbitalConvention
 ) -> None:
     """Refuse an H whose blocks between atoms do not follow S in the stated order."""
     between = _between(kinds)
     if not between.any():
         return
-    if likeness(dense_to_ours(fock, convention, kinds), overlap, between) >= LIKENESS:
+    if likeness(ours, overlap, between) >= LIKENESS:
         return
+    fock = np.asarray(row.fock, dtype=np.float64)
     found = {n: likeness(dense_to_ours(fock, c, kinds), overlap, between) for n, c in CONVENTIONS.items()}
     best = max(found, key=lambda name: found[name])
     raise PhysicsError(
