@@ -1,8 +1,9 @@
 """Where PySCF starts from: the density of a predicted H, or PySCF's own guess where that is nearer to the end.
 
 The prediction costs one Fock build to judge, F[D], and PySCF needs that build anyway: it is handed over. Judged is the
-commutator |FDS - SDF|. Builds beyond those of plain PySCF: none when the prediction is clearly good, one when the
-guess of superposed atoms (minao) has to be built too, for comparison or because the model learnt H - F[D_minao].
+commutator |FDS - SDF|, and where that leaves a doubt, the distance to the density that F gives. Builds beyond those of
+plain PySCF: none when the prediction is clearly good, one when the guess of superposed atoms (minao) has to be built
+too, for comparison or because the model learnt H - F[D_minao].
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from hamnet_preprocess.pyscf_reference import reference_blocks
 from hamnet_preprocess.pyscf_state import functional_text
 
 FloatArray = NDArray[np.float64]
-SHARE = 1 / 3
-"""The prediction is taken when its commutator is below this part of minao's: plain PySCF gets there in one cycle."""
-SURE = 1.0
-"""eV per square root of an electron: a commutator below it needs no comparison; a third of minao's is never as small
-(1.8 in H2, 3 in LiF, 8 to 10 in organic molecules)."""
+CLOSER = 0.15
+"""The prediction is taken when it is so many times nearer than plain PySCF is after its first cycle to the density that
+its own Fock matrix gives. With random noise on H (the worst case: it breaks every symmetry) on water, methanol and LiF
+0.15 still saved a cycle, 0.3 to 0.5 cost one."""
+SURE = 0.3
+"""eV per square root of an electron: a commutator below it needs no comparison (minao's is 5 to 29 of these units)."""
 SAME_SHELL = 1e-6
 """Largest relative difference of exponents and coefficients of one and the same basis: contractions are normalised
 more than once on their way."""
@@ -92,18 +94,36 @@ class Guess:
 
         Until then `mf.get_veff` is wrapped on this one object; a change of the molecule drops the build.
         """
-        original: Callable[..., Any] = mf.get_veff
+        original, restore = replaceable(mf)
         place = mf.mol.atom_coords().tobytes()
 
         def get_veff(mol: Any = None, dm: Any = None, *arguments: Any, **options: Any) -> Any:
             """PySCF's get_veff, once from memory."""
-            mf.get_veff = original
+            restore()
             same = dm is not None and np.array_equal(np.asarray(dm), self.density)
             if same and (mol or mf.mol).atom_coords().tobytes() == place:
                 return self.potential
             return original(mol, dm, *arguments, **options)
 
         mf.get_veff = get_veff
+
+
+def replaceable(mf: Any) -> tuple[Callable[..., Any], Callable[[], None]]:
+    """`mf.get_veff` as it is now, and a function that puts it back after something else has been put there.
+
+    A method kept on its own object would be a cycle, and PySCF's temporary files would stay open until it is found.
+    """
+    original: Callable[..., Any] = mf.get_veff
+    own = vars(mf).get("get_veff")
+
+    def restore() -> None:
+        """Undo the replacement."""
+        if own is None:
+            vars(mf).pop("get_veff", None)
+        else:
+            mf.get_veff = own
+
+    return original, restore
 
 
 class _Start:
@@ -121,6 +141,17 @@ class _Start:
         self.builds += 1
         fock = np.asarray(self.core + np.asarray(potential), dtype=np.float64)
         return potential, fock, commutator(fock, density, self.overlap) * HARTREE
+
+    def is_nearer(self, predicted: FloatArray, fock: FloatArray, minao_fock: FloatArray) -> bool:
+        """Whether the prediction is nearer to the end than plain PySCF after one cycle; the end is taken as D[F]."""
+        n = int(self.mf.mol.nelectron)
+        end, plain = density_of(fock, self.overlap, n), density_of(minao_fock, self.overlap, n)
+        return bool(self._distance(predicted, end) < CLOSER * self._distance(plain, end))
+
+    def _distance(self, one: FloatArray, other: FloatArray) -> float:
+        """|S^(1/2) (D - D') S^(1/2)|, by Tr X S X S of the difference X."""
+        product = (one - other) @ self.overlap
+        return float(np.sqrt(max(np.vdot(product.T, product), 0.0)))
 
 
 def scf_guess(mf: Any, model: Predictor) -> Guess:
@@ -146,14 +177,14 @@ def scf_guess(mf: Any, model: Predictor) -> Guess:
     hamiltonian = _predicted(model, structure, start, None if minao is None else minao[2])
     back = np.argsort(order)
     predicted = density_of(hamiltonian[np.ix_(back, back)], start.overlap, int(mf.mol.nelectron))
-    potential, _, found = start.build(predicted)
+    potential, fock, found = start.build(predicted)
     if minao is None and not found < SURE * np.sqrt(mf.mol.nelectron):
         density = np.asarray(mf.get_init_guess(key="minao"), dtype=np.float64)
         minao = (density, *start.build(density))
-    if minao is None or found < SHARE * minao[3]:
-        other = None if minao is None else minao[3]
+    other = None if minao is None else minao[3]
+    if minao is None or (found < minao[3] and start.is_nearer(predicted, fock, minao[2])):
         return Guess(predicted, "prediction", found, other, start.builds, potential, hamiltonian)
-    return Guess(minao[0], "minao", found, minao[3], start.builds, minao[1], hamiltonian)
+    return Guess(minao[0], "minao", found, other, start.builds, minao[1], hamiltonian)
 
 
 def _predicted(model: Predictor, structure: AtomicStructure, start: _Start, fock: FloatArray | None) -> FloatArray:

@@ -14,7 +14,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
 from hamnet.errors import ConvergenceError
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.scf_guess import method_of, molecule_of_model, scf_guess
+from hamnet.predict.scf_guess import method_of, molecule_of_model, replaceable, scf_guess
 from hamnet_preprocess.label_pyscf import write_to
 from hamnet_preprocess.pyscf_fock import Method, mean_field
 
@@ -152,7 +152,7 @@ def _prepared(model: Predictor, structure: AtomicStructure, settings: ScfSetting
 @contextmanager
 def counted_builds(mf: Any) -> Iterator[Callable[[], int]]:
     """Inside, the function given tells how often `mf` has built a Fock matrix."""
-    original: Callable[..., Any] = mf.get_veff
+    original, restore = replaceable(mf)
     count = 0
 
     def get_veff(*arguments: Any, **options: Any) -> Any:
@@ -165,7 +165,7 @@ def counted_builds(mf: Any) -> Iterator[Callable[[], int]]:
     try:
         yield lambda: count
     finally:
-        mf.get_veff = original
+        restore()
 
 
 def run_frames(

@@ -1,0 +1,184 @@
+"""SCF from a prediction: fewer cycles when it is good, one Fock build more at most when it is not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyscf import dft, scf
+from scf_cases import WATER, Oracle, mole, stored_fock, untrained, water
+from typer.testing import CliRunner
+
+from hamnet.cli import app
+from hamnet.core.units import HARTREE
+from hamnet.errors import BasisError, ConfigError, ConvergenceError, PhysicsError
+from hamnet.integrations.pyscf import guess
+from hamnet.predict.predictor import Predictor
+from hamnet.predict.scf_guess import method_of, molecule_of_model, same_functional, scf_guess
+from hamnet.predict.scf_run import ScfSettings, counted_builds, run_frames, run_plain, run_scf
+from hamnet_preprocess.pyscf import PySCFReader
+from hamnet_preprocess.pyscf_fock import Method, dense_of
+
+
+def plain_builds() -> int:
+    """Fock builds of PySCF from minao."""
+    return run_plain(Oracle(), water().structure, ScfSettings(Method("hf"))).builds
+
+
+def builds_of(mf: Any, model: Predictor) -> int:
+    """Fock builds of everything: guess, check and SCF."""
+    with counted_builds(mf) as builds:
+        mf.kernel(guess(mf, model))
+    assert mf.converged
+    return builds()
+
+
+def test_the_exact_hamiltonian_converges_in_two_cycles() -> None:
+    mf = scf.RHF(mole(WATER))
+    # 1 for the check, which is the SCF's first; a cycle or two; one after convergence
+    assert builds_of(mf, Oracle()) <= 4
+    assert mf.cycles <= 2
+    assert mf.e_tot * HARTREE == pytest.approx(water().energy, abs=1e-6)
+
+
+# the same examples each time: where prediction and minao are about as good, a cycle more or less is chance
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.floats(-3.0, 1.5), st.integers(0, 100), st.sampled_from(["none", "reference"]))
+def test_no_prediction_costs_more_than_one_build(exponent: float, seed: int, kind: str) -> None:
+    mf = scf.RHF(mole(WATER))
+    used = builds_of(mf, Oracle(10.0**exponent, kind, seed))
+    assert used <= plain_builds() + 1
+    # conv_tol 1e-9 Ha
+    assert mf.e_tot * HARTREE == pytest.approx(water().energy, abs=1e-6)
+
+
+def test_garbage_falls_back_to_minao() -> None:
+    found = scf_guess(scf.RHF(mole(WATER)), Oracle(30.0))
+    assert found.origin == "minao"
+    assert found.minao_commutator is not None
+    assert found.builds == 2
+    mf = scf.RHF(mole(WATER))
+    np.testing.assert_array_equal(found.density, mf.get_init_guess(key="minao"))
+    assert builds_of(mf, Oracle(30.0)) == plain_builds() + 1
+
+
+@pytest.mark.parametrize("kind", ["none", "reference"])
+def test_builds_are_shared(kind: str) -> None:
+    model = Oracle(1e-3, kind)
+    mf = scf.RHF(mole(WATER))
+    with counted_builds(mf) as builds:
+        found = scf_guess(mf, model)
+        assert builds() == found.builds == (2 if kind == "reference" else 1)
+        found.hand_over(mf)
+        mf.get_veff(mf.mol, found.density)
+        assert builds() == found.builds
+        mf.get_veff(mf.mol, found.density)
+        assert builds() == found.builds + 1
+    if kind == "reference":
+        reference = water().reference_hamiltonian
+        assert model.given is not None
+        assert reference is not None
+        # the model's H0 is the SCF's own first Fock matrix: contractions normalised once more, 1e-9 of 500 eV
+        np.testing.assert_allclose(dense_of(model.given), dense_of(reference), atol=1e-6)
+
+
+def test_a_build_is_not_handed_to_another_molecule() -> None:
+    mf = scf.RHF(mole(WATER))
+    found = scf_guess(mf, Oracle())
+    found.hand_over(mf)
+    moved = WATER.copy()
+    moved.positions[1, 2] += 0.1
+    mf.reset(mole(moved))
+    expected = scf.RHF(mole(moved)).get_veff(dm=found.density)
+    # rounding
+    np.testing.assert_allclose(mf.get_veff(mf.mol, found.density), expected, atol=1e-10)
+
+
+def test_a_prediction_is_in_hamnets_order_and_the_guess_in_pyscfs() -> None:
+    found = scf_guess(scf.RHF(mole(WATER)), Oracle())
+    # two SCFs, conv_tol 1e-12 Ha each: F to 1e-6 Ha
+    np.testing.assert_allclose(found.hamiltonian, stored_fock(), atol=1e-4)
+    mf = scf.RHF(mole(WATER)).run(conv_tol=1e-12)
+    np.testing.assert_allclose(found.density, mf.make_rdm1(), atol=1e-5)
+
+
+def test_what_the_model_has_not_seen_is_refused() -> None:
+    model = Oracle()
+    with pytest.raises(BasisError, match=r"6-31g.*trained with 'O:sto-3g'"):
+        guess(scf.RHF(mole(WATER, "6-31g")), model)
+    with pytest.raises(PhysicsError, match=r"charge 2, the model has only seen charge 0"):
+        guess(scf.RHF(mole(WATER, charge=2)), model)
+    with pytest.raises(PhysicsError, match="closed shells"):
+        guess(scf.UHF(mole(WATER, spin=2)), model)
+    with pytest.raises(PhysicsError, match="UHF with 0 unpaired"):
+        guess(scf.UHF(mole(WATER)), model)
+    with pytest.raises(BasisError, match="no orbitals for it"):
+        guess(scf.RHF(mole(Atoms("LiH", [[0, 0, 0], [0, 0, 1.6]]))), model)
+    with pytest.raises(PhysicsError, match="closed shells"):
+        run_scf(model, "oh", Atoms("OH", [[0, 0, 0], [0, 0, 1.0]]), ScfSettings(Method("hf")))
+
+
+def test_the_method_is_that_of_the_training_data() -> None:
+    model = Oracle()
+    assert method_of(model) == Method("hf")
+    model.checkpoint.metadata.update(functional="pbe (libxc 7.0.0)", grid="level 3, density fit default")
+    assert method_of(model) == Method("pbe", 3, "default")
+    assert method_of(model, "b3lyp5").xc == "b3lyp5"
+    model.checkpoint.metadata["functional"] = ""
+    with pytest.raises(ConfigError, match="give it with --xc"):
+        method_of(model)
+
+
+def test_names_of_one_functional_are_the_same() -> None:
+    mf = dft.RKS(mole(WATER), xc="pbe,pbe")
+    assert same_functional(mf, Method("pbe"))
+    assert not same_functional(mf, Method("b3lyp"))
+    assert not same_functional(mf, Method("hf"))
+    assert same_functional(scf.RHF(mole(WATER)), Method("hf"))
+
+
+def test_pyscfs_molecule_has_the_basis_by_name_where_it_can() -> None:
+    calculation = water()
+    named = molecule_of_model(calculation.structure, calculation.basis)
+    assert named.basis == {"O": "sto-3g", "H": "sto-3g"}
+    ion = molecule_of_model(calculation.structure, calculation.basis, 2)
+    assert ion.nelectron == 8
+
+
+def test_frames_get_chkfiles_and_a_table(tmp_path: Path) -> None:
+    other = WATER.copy()
+    other.positions[1, 2] += 0.05
+    runs = run_frames(Oracle(1e-3), [("w/0", WATER), ("w/1", other)], tmp_path, compare=True)
+    assert [run.name for run in runs] == ["w/0", "w/1"]
+    for run in runs:
+        assert run.plain is not None
+        assert run.builds < run.plain.builds
+        assert run.energy == pytest.approx(run.plain.energy, abs=1e-6)
+    found = PySCFReader().read(tmp_path / "w_0.chk")
+    assert found.hamiltonian is not None
+    # orbitals of the last cycle at conv_tol 1e-9 Ha
+    np.testing.assert_allclose(dense_of(found.hamiltonian), stored_fock(), atol=1e-2)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_no_convergence_is_an_error_and_the_result_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConvergenceError, match=r"1 of 1 did not converge in 1 cycles.*water"):
+        run_frames(Oracle(30.0), [("water", WATER)], tmp_path, max_cycle=1)
+    assert (tmp_path / "water.chk").stat().st_size > 0
+
+
+def test_the_verb_runs_and_fails_in_plain_words(tmp_path: Path) -> None:
+    model, molecule, out = untrained(tmp_path, "reference"), tmp_path / "w.xyz", tmp_path / "out"
+    write(molecule, WATER)
+    arguments = ["scf", str(model), str(molecule), "-o", str(out)]
+    done = CliRunner().invoke(app, [*arguments, "--compare"])
+    assert done.exit_code == 0, done.output
+    assert "plain PySCF" in done.output
+    assert (out / "w.chk").is_file()
+    failed = CliRunner().invoke(app, [*arguments, "--max-cycle", "1"])
+    assert isinstance(failed.exception, ConvergenceError)
+    assert "NOT CONVERGED" in failed.output
