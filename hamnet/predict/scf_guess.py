@@ -63,7 +63,7 @@ def method_of(model: Predictor, xc: str | None = None, charge: int | None = None
         )
     functional = xc or str(metadata.get("functional", ""))
     if not functional:
-        raise ConfigError("the checkpoint does not say which functional its data were made with: give it with --xc")
+        raise ConfigError("the checkpoint does not say which functional its data were made with: give xc (--xc)")
     return Method.from_provenance(functional, str(metadata.get("grid", "")), seen)
 
 

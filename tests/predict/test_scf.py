@@ -129,7 +129,7 @@ def test_the_method_is_that_of_the_training_data() -> None:
     assert method_of(model) == Method("pbe", 3, "default")
     assert method_of(model, "b3lyp5").xc == "b3lyp5"
     model.checkpoint.metadata["functional"] = ""
-    with pytest.raises(ConfigError, match="give it with --xc"):
+    with pytest.raises(ConfigError, match="give xc"):
         method_of(model)
 
 
