@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 
 import hamnet
@@ -28,6 +28,7 @@ from hamnet.predict.scf_run import ScfRun, run_frames
 from hamnet.predict.structures import read_structures
 
 STEP_FS = 0.5
+START_KELVIN = 600.0
 
 
 def cycles(model: Predictor, path: Path) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def dynamics(model: Predictor, path: Path, steps: int) -> dict[str, Any]:
     """Drift of the total energy of an NVE run."""
     atoms = read_structures(path)[0][1]
     atoms.calc = HamnetCalculator(model)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=600, rng=np.random.default_rng(0))
+    spread = np.sqrt(atoms.get_masses()[:, None] * START_KELVIN * units.kB)
+    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
     Stationary(atoms)
     ZeroRotation(atoms)
     energies, errors, temperatures = [], [], []
