@@ -266,6 +266,17 @@ def test_a_fock_build_reproduces_h(databases: dict[str, Path]) -> None:
     assert check.deviation < 1e-4  # conv_tol 1e-9 leaves an orbital gradient of 3e-5
 
 
+@pytest.mark.parametrize(
+    ("schema", "xc", "write"), [("nabladft", "hyb_gga_xc_wb97x_d", write_nabladft), ("schnorb", "pbe", write_schnorb)]
+)
+def test_fock_builds_of_other_codes(schema: str, xc: str, write: Any, tmp_path: Path) -> None:
+    """float32 and six decimals are within the tolerance; another functional is not."""
+    path = write(tmp_path / "right.db", [calculated("hydrogen", xc)])
+    assert check_database(path, schema, 1)[0].deviation < 1e-4  # their grid is level 4, the molecule's level 3
+    with pytest.raises(PhysicsError, match="the functional 'b3lyp5' fits best"):
+        check_database(write(tmp_path / "wrong.db", [calculated("hydrogen")]), schema, 1)
+
+
 def test_a_fock_build_names_the_functional(tmp_path: Path) -> None:
     """Hydrogen by today's b3lyp is not what QH9 holds."""
     path = write_qh9(tmp_path / "x.db", [calculated("hydrogen", "b3lyp")])
