@@ -37,6 +37,10 @@ LEAST_DISTANCE = 0.5
 """First knot (Angstrom); closer atoms are out of every training set."""
 PENALTIES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 """Weights of ridge and roughness to choose from, relative to the mean square of a column of the design matrix."""
+LEAST_DESIGN = 1e-2
+"""Root mean square of a row of the design matrix that the penalty counts with at least. Where all atoms of the training
+set stand on symmetric sites, rows of some degree are zero but for rounding, and so are the targets: without this the
+quotient of both would be taken for the field of an atom that is moved."""
 CHUNK = 50_000
 """Neighbours that are expanded at a time: bounds memory."""
 
@@ -261,10 +265,14 @@ def _held_out_weight(parts: list[tuple[FloatArray, FloatArray]], penalty: FloatA
 
 
 def _least_squares(parts: list[tuple[FloatArray, FloatArray]], penalty: FloatArray, weight: float) -> FloatArray:
-    """argmin |D x - t|^2 + weight * |D|^2 / n_columns * |P x|^2 by orthogonal factors: conditioning is not squared."""
+    """argmin |D x - t|^2 + weight * |D|^2 / n_columns * |P x|^2 by orthogonal factors: conditioning is not squared.
+
+    |D|^2 is at least n_rows * LEAST_DESIGN^2.
+    """
     design = np.concatenate([d.reshape(-1, d.shape[-1]) for d, _ in parts])
     target = np.concatenate([t.reshape(-1, t.shape[-1]) for _, t in parts])
-    scale = np.sqrt(weight * np.square(design).sum() / max(design.shape[1], 1))
+    size = max(float(np.square(design).sum()), len(design) * LEAST_DESIGN**2)
+    scale = np.sqrt(weight * size / max(design.shape[1], 1))
     matrix = np.concatenate((design, scale * penalty))
     right = np.concatenate((target, np.zeros((len(penalty), target.shape[1]))))
     solution: FloatArray = np.linalg.lstsq(matrix, right, rcond=1e-13)[0]
