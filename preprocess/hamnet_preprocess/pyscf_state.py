@@ -113,11 +113,11 @@ def spin_of(mf: Any) -> Spin:
             f"{type(mf).__name__} has an effective Fock matrix that depends on a convention: run UHF/UKS instead"
         )
     if "KGHF" in kinds or ("GHF" in kinds and hasattr(mf.mol, "lattice_vectors")):
-        # Fock matrices of PySCF 2.14's KGHF do not turn with the spins: get_jk takes exchange between up and down from
-        # the other off-diagonal block than the molecular GHF does. Seen on an H2 chain: 0.37 Hartree.
+        # Turned densities must give turned Fock matrices. On an H2 chain PySCF 2.14 is 0.37 Hartree off in KGHF, whose
+        # get_jk takes the other off-diagonal block of the density than the molecular one, and 0.06 in KGKS (LDA, ncol).
         raise BasisError(
-            f"{type(mf).__name__}: periodic spinor calculations of PySCF are not read, since its exchange between up "
-            "and down spins does not turn with the spins; use KRKS or KUKS"
+            f"{type(mf).__name__}: periodic spinor calculations of PySCF are not read, since its Fock "
+            "matrices do not turn with the spins; use KRKS or KUKS"
         )
     if "GHF" in kinds:
         return Spin.SPINOR

@@ -125,7 +125,7 @@ def test_nonmagnetic_chain_has_no_moments():
 
 
 def test_periodic_spinors_are_refused():
-    with pytest.raises(BasisError, match="does not turn with the spins"):
+    with pytest.raises(BasisError, match="do not turn with the spins"):
         from_mean_field(chain(pbc_scf.KGHF, 1, 1))
 
 
