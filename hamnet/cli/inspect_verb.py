@@ -39,6 +39,7 @@ def inspect(
 
 
 def _checkpoint_figures(file: Path) -> dict[str, Any]:
+    from hamnet.core.spin import Spin
     from hamnet.predict.seen import in_short
     from hamnet.train.checkpoint import load_checkpoint
 
@@ -47,6 +48,7 @@ def _checkpoint_figures(file: Path) -> dict[str, Any]:
         "file": str(file),
         "kind": "checkpoint",
         "spin": checkpoint.spin.value,
+        "spin_orbit": checkpoint.statistics.spin_orbit if checkpoint.spin is Spin.SPINOR else None,
         "basis": [species.describe() for species in checkpoint.basis.species],
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "config": checkpoint.config.model_dump(mode="json"),
@@ -55,7 +57,8 @@ def _checkpoint_figures(file: Path) -> dict[str, Any]:
 
 
 def _checkpoint_text(figures: Mapping[str, Any]) -> list[str]:
-    lines = [f"{figures['file']}: checkpoint, {figures['parameters']} parameters, spin {figures['spin']}"]
+    coupling = " without spin-orbit coupling" if figures["spin_orbit"] is False else ""
+    lines = [f"{figures['file']}: checkpoint, {figures['parameters']} parameters, spin {figures['spin']}{coupling}"]
     lines += [f"  basis             {text}" for text in figures["basis"]]
     lines += [
         f"  {section}.{key:<{max(1, 16 - len(section))}} {value}"
