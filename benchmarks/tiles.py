@@ -50,6 +50,7 @@ def compare(model):
     return {
         "case": "tiles against one piece",
         "atoms": len(atoms),
+        "orbitals": int(whole.basis.n_orbitals.max()),
         "tiles": summary.tiles,
         "H_difference_eV": float(np.abs(parts.hamiltonian.values - whole.hamiltonian.values).max()),
         "S_difference": float(np.abs(parts.overlap.values - whole.overlap.values).max()),

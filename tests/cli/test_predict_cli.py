@@ -83,4 +83,7 @@ def test_memory_predicts_tile_by_tile_into_a_store(tmp_path: Path, checkpoint: P
     assert 0 < figures["peak_memory_GB"] < 8
     with Store(output) as store:
         assert store.read("POSCAR").overlap.pairs.n_pairs == figures["pairs"]
-    assert CliRunner().invoke(app, [*command, "--overlap", str(output)]).exit_code != 0
+    output.rename(tmp_path / "S.h5")
+    assert CliRunner().invoke(app, [*command, "--overlap", str(tmp_path / "S.h5")]).exit_code == 0
+    assert output.exists()
+    assert CliRunner().invoke(app, [*command, "--reference", str(tmp_path / "S.h5")]).exit_code != 0
