@@ -122,8 +122,8 @@ def predict_in_tiles(
     predictor = as_spinors(load_models(files, device)) if spinor else load_models(files, device)
     start = time.perf_counter()
     structure = predictor.structure(atoms)
-    key = fingerprint(predictor, structure, name, overlap)
     evaluator = TileEvaluator(predictor, structure, overlap)
+    key = fingerprint(predictor, structure, name, overlap)
     spread = spread_path(output) if len(predictor.parts) > 1 else None
     if keep and _is_done(output, key):
         on_event(f"{name} is taken from {output}")

@@ -35,7 +35,7 @@ from hamnet.predict.ensemble import EnsemblePrediction, load_models, spread_path
 from hamnet.predict.given_overlap import GivenOverlap
 from hamnet.predict.overlap import structure_pairs
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.tile import tile_cutoffs
+from hamnet.predict.tile import TileEvaluator, tile_cutoffs
 from hamnet.predict.tiled_files import predict_files_in_tiles
 from hamnet.predict.tiling import predict_in_tiles
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
@@ -202,6 +202,8 @@ def test_a_given_overlap_of_longer_pairs_is_refused(tmp_path: Path, folder: Path
         PhysicsError, match=r"blocks of S are beyond the pairs that tiles know, the largest .* A in pair"
     ):
         GivenOverlap(tmp_path / "S.h5", atoms, predictor.basis, short)
+    with pytest.raises(FormatError, match="no such file"):
+        TileEvaluator(predictor, atoms, tmp_path / "absent.h5")
 
 
 # ---------------------------------------------------------------- Gaussians
