@@ -7,17 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_cases import random_calculation
+import torch
+from model_cases import model_of, random_calculation
 
 from hamnet.config import config_from_dict
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
+from hamnet.core.pairs import orbital_pairs
 from hamnet.core.rotation import rotate_spins
 from hamnet.core.spin import Spin
+from hamnet.core.structure import AtomicStructure
 from hamnet.data.splits import Split
 from hamnet.data.store import write_store
 from hamnet.errors import PhysicsError
+from hamnet.nn.checkpoint import Checkpoint, as_spinor
 from hamnet.nn.dataset import StoreCollection
+from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.prior import matrix_channels
+from hamnet.predict.evaluate import evaluate
 from hamnet.testing_moments import random_rotation
 from hamnet.train.start import Starter
 
@@ -91,3 +98,31 @@ def test_collinear_data_are_not_asked(tmp_path: Path) -> None:
     start, lines = starter(tmp_path, [random_calculation(k, Spin.COLLINEAR, magnetic=True) for k in (0, 1)], None)
     assert start.spin_orbit
     assert not lines
+
+
+@pytest.mark.parametrize(("spin", "magnetic"), [(Spin.NONE, False), (Spin.COLLINEAR, False), (Spin.COLLINEAR, True)])
+def test_starts_as_the_model_it_is_given(tmp_path: Path, spin: Spin, magnetic: bool) -> None:
+    """Collinear with moments: the same model. Without: A_0 is kept where moments are zero, and A starts at zero."""
+    source = model_of(spin, magnetic=magnetic)
+    start, _ = starter(tmp_path, [uncoupled(0), uncoupled(1)], None)
+    network = source.settings.model_copy(update={"baseline": "none"})
+    config = start.config.model_copy(update={"network": network})
+    given = Checkpoint(source, config, source.basis, spin, source.statistics)
+    found = replace(start, config=config, source=given).run()
+    assert (found.spin, found.model.axes, found.model.magnetic) == (Spin.SPINOR, 3, True)
+    structure = uncoupled(0).structure
+    new = matrix_channels(evaluate_all(found.model, structure), True)
+    if magnetic:
+        old = matrix_channels(evaluate_all(as_spinor(given).model, structure), True)
+        # the new model is in float32
+        np.testing.assert_allclose(new, old, atol=1e-5)
+    else:
+        assert not new[:, 5:].any()
+        bare = replace(structure, moments=None)
+        old = matrix_channels(evaluate_all(source, bare))
+        np.testing.assert_allclose(matrix_channels(evaluate_all(found.model, bare))[:, 0], old[:, 0], atol=1e-5)
+
+
+def evaluate_all(model: HamiltonianModel, structure: AtomicStructure) -> BlockMatrix:
+    """H on all pairs that the orbitals reach."""
+    return evaluate(model, structure, orbital_pairs(structure, model.basis), torch.device("cpu"))
