@@ -3,7 +3,8 @@
     python benchmarks/step.py [--json] [--data unpacked/openmx] [--only kernel,water,...]
 
 Rows: both kernels on 10,000 edges; a training step on water (batch 10), ethanol (5) and uracil (5) in def2-SVP;
-prediction and a training step of graphene 6x6 (72 atoms); the graph of one structure; prediction of larger cells.
+prediction and a training step of graphene 6x6 (72 atoms); the graph of one structure; prediction of larger cells;
+`--only spin`: a training step in every spin layout.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +23,10 @@ import torch
 from ase.build import molecule
 
 from hamnet.config import NetworkConfig
+from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
+from hamnet.core.rotation import rotate_spins
+from hamnet.core.spin import Spin
 from hamnet.core.supercell import supercell
 from hamnet.nn.features import FeatureLayout
 from hamnet.nn.frames import EdgeFrames
@@ -163,12 +168,43 @@ def graphene_rows(data: Path) -> list[dict[str, object]]:
     return rows
 
 
+def spin_rows(data: Path) -> list[dict[str, object]]:
+    """Hydrogen on graphene (19 atoms) in every layout; spinors are the collinear H, all spins turned."""
+    from hamnet_preprocess.openmx import OpenMXReader
+
+    collinear = OpenMXReader().read(data / "hgraphene_spin")
+    parts = []
+    for group in collinear.hamiltonian.groups():
+        up, down = np.moveaxis(group.blocks, 1, 0)
+        parts.append(np.block([[up, 0 * up], [0 * up, down]]).astype(complex).ravel())
+    like = collinear.hamiltonian
+    matrix = BlockMatrix.from_values(like.pairs, like.basis, like.species, Spin.SPINOR, np.concatenate(parts))
+    quarter = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    structure = replace(collinear.structure, moments=collinear.structure.moments @ quarter.T)
+    spinor = Calculation(structure, collinear.basis, collinear.overlap, rotate_spins(matrix, quarter))
+    rows: list[dict[str, object]] = []
+    for name, calculation, spin, magnetic, spin_orbit in (
+        ("without moments", collinear, Spin.COLLINEAR, False, True),
+        ("collinear", collinear, Spin.COLLINEAR, True, True),
+        ("spinor without coupling", spinor, Spin.SPINOR, True, False),
+        ("spinor", spinor, Spin.SPINOR, True, True),
+    ):
+        statistics = fit_statistics([calculation], calculation.basis, spin, NETWORK, magnetic, spin_orbit)
+        model = HamiltonianModel(NETWORK, calculation.basis, spin, statistics)
+        batch = batch_of([calculation], statistics.message_cutoff)
+        count = sum(p.numel() for p in model.parameters())
+        rows.append({"layout": name, "parameters": count, "step_s": least(training_step(model, batch))})
+    return rows
+
+
 def rows_of(name: str, data: Path) -> list[dict[str, object]]:
     """The rows of one name."""
     if name == "kernel":
         return [kernel_row(10_000, 32, 4, unnatural) for unnatural in (0, 8)]
     if name == "graphene":
         return graphene_rows(data)
+    if name == "spin":
+        return spin_rows(data)
     return [molecule_row(name, 10 if name == "water" else 5)]
 
 
