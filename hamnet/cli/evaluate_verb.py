@@ -36,14 +36,15 @@ def evaluate(
     Example: hamnet evaluate run/model.ckpt data.h5 --split run/split.json --part test -o evaluation
     """
     from hamnet.train.evaluation import evaluate as run
+    from hamnet.train.molecule_metrics import micro
     from hamnet.train.run import summary
     from hamnet.train.scf_metrics import scf_summary
 
     reporter = Reporter(as_json)
     result = run(model, data, output, split, part, device, scf)
     for row in result.structures[:20]:
-        micro = row.get("hamiltonian_mae_uEh")
-        error = f"{row['hamiltonian_mae_meV']:.3f} meV" if micro is None else f"{micro:.3g} uEh"
+        raw = row.get("hamiltonian_mae_uEh")
+        error = f"{row['hamiltonian_mae_meV']:.3f} meV" if raw is None else f"{micro(raw)} uEh"
         reporter.line(f"{row['name']}: H MAE {error}")
     reporter.line(summary(result.figures))
     if scf:

@@ -149,19 +149,20 @@ def molecule_parts(figures: dict[str, Any]) -> list[str]:
     """The figures for a person, raw errors first; empty where there are no molecules."""
     if figures.get("hamiltonian_mae_uEh") is None:
         return []
-    parts = [f"H MAE {figures['hamiltonian_mae_uEh']:.3g} uEh ({figures['hamiltonian_mae_meV_raw']:.3g} meV, raw)"]
-    names = {
-        "occupied_mae_uEh": "occupied levels",
-        "homo_mae_uEh": "HOMO",
-        "lumo_mae_uEh": "LUMO",
-        "gap_mae_uEh": "gap",
-    }
-    levels = [f"{text} {figures[key]:.3g}" for key, text in names.items() if figures[key] is not None]
+    parts = [f"H MAE {micro(figures['hamiltonian_mae_uEh'])} uEh ({figures['hamiltonian_mae_meV_raw']:.3g} meV, raw)"]
+    names = {"occupied": "occupied levels", "homo": "HOMO", "lumo": "LUMO", "gap": "gap"}
+    found = {text: figures[f"{key}_mae_uEh"] for key, text in names.items()}
+    levels = [f"{text} {micro(value)}" for text, value in found.items() if value is not None]
     if levels:
         parts.append(", ".join(levels) + " uEh")
         parts.append(f"coefficient similarity {100 * figures['coefficient_similarity']:.3f} %")
         parts.append(f"occupied subspace ||P' - P|| {figures['subspace_distance']:.2g}")
     return parts
+
+
+def micro(value: float) -> str:
+    """A figure in uEh with three digits and without powers of ten."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _mean(values: list[float | None]) -> float | None:
