@@ -123,9 +123,10 @@ def layer_errors(checkpoint: Path, store: Path, names: list[str]) -> dict[str, f
             true = opened.read(name)
             heights = true.structure.positions[:, 2]
             layer = heights > heights.mean()
-            guess, h, s = predictor.predict(true.structure), true.hamiltonian, true.overlap
-            off = guess.values - h.values
-            off -= s.values * (off @ s.values) / (s.values @ s.values)
+            h = true.hamiltonian
+            off = predictor.predict(true.structure).on_pairs(h.pairs).values - h.values
+            s = true.overlap.on_pairs(h.pairs).values
+            off -= s * (off @ s) / (s @ s)
             other = np.repeat(layer[h.pairs.i] != layer[h.pairs.j], np.diff(h.offsets))
             errors["between"].append(np.column_stack((off, h.values))[other])
             errors["within"].append(np.column_stack((off, h.values))[~other])
