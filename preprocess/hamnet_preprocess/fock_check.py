@@ -69,7 +69,7 @@ def check_databases(roots: Sequence[Path], reader_name: str, count: int) -> Iter
 
 
 def check_database(path: Path, reader_name: str, count: int) -> list[FockCheck]:
-    """Fock builds of the smallest molecules of a database.
+    """Fock builds of the smallest molecules of a database, of those with d orbitals where there are any.
 
     Args:
         path: the file.
@@ -80,16 +80,18 @@ def check_database(path: Path, reader_name: str, count: int) -> list[FockCheck]:
         PhysicsError: H is not the Fock matrix of its own orbitals; the message says with what it would be.
         FormatError: no such database.
     """
-    checks: list[FockCheck] = []
+    chosen: list[tuple[Calculation, Path]] = []
+    simple: list[tuple[Calculation, Path]] = []
     for source in _smallest(path, reader_name, MOST_TRIED * count):
-        if len(checks) == count:
+        if len(chosen) == count:
             break
         try:
             calculation = reader(reader_name).read(source)
         except HamnetError:
             continue
-        checks.append(_check(calculation, reader_name, source))
-    return checks
+        # s and p do not show in which order d is
+        (chosen if calculation.basis.maximum_l > 1 else simple).append((calculation, source))
+    return [_check(calculation, reader_name, source) for calculation, source in chosen or simple[:count]]
 
 
 def _smallest(path: Path, reader_name: str, count: int) -> Iterator[Path]:

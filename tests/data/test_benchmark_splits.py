@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamnet.config import BENCHMARK_SPLITS
@@ -48,6 +48,7 @@ def test_generators_written_out() -> None:
     assert {k // 100 for k in whole("qh9-dynamic-mol", 1000)[1]} == {molecules[8]}
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(10, 3000))
 def test_nabladft_is_torchs_random_split(n: int) -> None:
     parts = torch.utils.data.random_split(range(n), [0.9, 0.1], generator=torch.Generator().manual_seed(23))
