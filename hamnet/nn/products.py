@@ -88,10 +88,10 @@ class CouplingProduct(torch.nn.Module):
 
 @dataclass(frozen=True)
 class ProductTerm:
-    """One product between stored parts of two features.
+    """Products between stored parts of two features that go through one coupling.
 
     Args:
-        factors: channels of both; several where spin components are summed, as in a dot product.
+        factors: channels of both; products of several are summed before they are coupled, which costs less.
         out: number of the part of `FeatureLayout.parts` that it adds to.
         missing: channels of that part beyond the product's own.
         even: coupling with l1 + l2 + l3 even.
@@ -112,12 +112,13 @@ def _terms(layout: FeatureLayout) -> list[ProductTerm]:
     as nothing is in H without spin-orbit coupling whose functional knows the spin density alone.
     """
     present = [k for k in range(4) if layout.classes[k].stop > layout.classes[k].start]
-    terms = []
+    together: dict[tuple[int, int, bool], tuple[tuple[slice, slice], ...]] = {}
     for a, b, even in combinations(present, present, (True, False)):
         out = (a % 2 + b % 2 + (0 if even else 1)) % 2 + 2 * ((a // 2 + b // 2) % 2)
-        if out in present:
-            terms += _by_axes(layout, (a, b, out), even)
-    return terms
+        for term in _by_axes(layout, (a, b, out), even) if out in present else ():
+            key = (term.out, term.missing, even)
+            together[key] = together.get(key, ()) + term.factors
+    return [ProductTerm(factors, *key) for key, factors in together.items()]
 
 
 def _by_axes(layout: FeatureLayout, classes: tuple[int, int, int], even: bool) -> list[ProductTerm]:
