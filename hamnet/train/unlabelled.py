@@ -277,6 +277,13 @@ class Unlabelled:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return figures
 
+    def _errors_after(self, model: Path, labelled: Split | None) -> dict[str, Any] | None:
+        """As `_test_errors`; the training of the last round has worked them out already."""
+        if labelled is None or not labelled.test or model.parent != self._folder(self.settings.rounds - 1):
+            return self._test_errors(model, labelled)
+        figures: dict[str, Any] = json.loads((model.parent / "metrics.json").read_text(encoding="utf-8"))["figures"]
+        return figures
+
     def _finish(
         self,
         model: Path,
@@ -294,7 +301,7 @@ class Unlabelled:
         }
         kept = {key: start.metadata.get(key, "") for key in ("code", "functional", "grid")}
         save_checkpoint(path, replace_metadata(checkpoint, checkpoint.metadata | kept | known))
-        after = self._test_errors(model, labelled)
+        after = self._errors_after(model, labelled)
         figures = known | {
             "rounds": rounds, "left_out": log.failed(), "before": before, "after": after, "checkpoint": str(path),
         }  # fmt: skip
