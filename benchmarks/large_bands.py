@@ -51,6 +51,7 @@ CASES = {
     "fermi-500x5": (SP, 16, "fermi", GAMMA, True, None, "pardiso"),
     "fermi-2000x13": (DZP, 32, "fermi", GAMMA, True, None, "pardiso"),
     "fermi-2000x13-unknown": (DZP, 32, "fermi-unknown", GAMMA, True, None, "pardiso"),
+    "slepc-against-pardiso-500x5": (SP, 16, "ratio", GENERAL, False, None, "pardiso"),
     "slepc-against-pardiso-2000x5": (SP, 32, "ratio", GENERAL, False, None, "pardiso"),
     "slepc-against-pardiso-2000x5-gamma": (SP, 32, "ratio", GAMMA, False, None, "pardiso"),
     "bands-2000x5-gamma": (SP, 32, "bands", GAMMA, False, None, "pardiso"),
@@ -134,22 +135,19 @@ def rows():
 
 
 def growth(found):
-    """{orbitals: (atoms, CPU seconds, peak GB, exponents)} of the uncertified bands with one kind of numbers."""
+    """{name: (atoms, CPU seconds, peak GB, exponents)} of the uncertified bands, by orbitals and kind of numbers."""
     series = {}
-    for label, orbitals, gamma in (("5, complex", 5, False), ("13, real", 13, True)):
-        points = sorted(
-            (row["atoms"], row["cpu_seconds"], row["peak_memory_GB"])
-            for row in found
-            if row["case"].startswith("bands-")
-            and row["orbitals"] == orbitals
-            and not row["certified"]
-            and (not any(row["kpoint"])) is gamma
-        )
+    for row in found:
+        if not row["certified"]:
+            name = f"{row['orbitals']}, {'complex' if any(row['kpoint']) else 'real'}"
+            series.setdefault(name, []).append((row["atoms"], row["cpu_seconds"], row["peak_memory_GB"]))
+    answer = {}
+    for name, points in sorted(series.items()):
         if len(points) > 1:
-            atoms, seconds, memory = np.array(points).T
+            atoms, seconds, memory = np.array(sorted(points)).T
             slopes = [float(np.polyfit(np.log(atoms), np.log(y), 1)[0]) for y in (seconds, memory)]
-            series[label] = (atoms, seconds, memory, slopes)
-    return series
+            answer[name] = (atoms, seconds, memory, slopes)
+    return answer
 
 
 def plot(folder):
@@ -162,7 +160,9 @@ def plot(folder):
     found = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("bands-*.json"))]
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), constrained_layout=True)
     answer = {}
-    for colour, (label, (atoms, seconds, memory, slopes)) in zip(("C0", "C3"), growth(found).items(), strict=False):
+    for colour, (label, (atoms, seconds, memory, slopes)) in zip(
+        ("C0", "C3", "C2", "C4"), growth(found).items(), strict=False
+    ):
         for axis, y, slope in zip(axes, (seconds, memory), slopes, strict=True):
             fit = np.exp(np.polyval(np.polyfit(np.log(atoms), np.log(y), 1), np.log(atoms)))
             axis.loglog(atoms, y, "o", color=colour, label=f"{label}: atoms$^{{{slope:.2f}}}$")
