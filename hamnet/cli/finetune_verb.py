@@ -38,7 +38,7 @@ def finetune(
         TargetKind, typer.Option(help="relaxed: F with its Coulomb part self-consistent; mixed: keep H + (1 - keep) F.")
     ] = TargetKind.RELAXED,
     keep: Annotated[float, typer.Option(min=0.0, max=0.99, help="Part of the prediction in a mixed target.")] = 0.4,
-    rehearsal: Annotated[float, typer.Option(min=0.0, help="Labelled calculations per molecule in a round.")] = 1.0,
+    rehearsal: Annotated[float, typer.Option(min=0.0, help="Labelled calculations per molecule in a round.")] = 3.0,
     as_json: JsonOption = False,
 ) -> None:
     """Teach a model molecules that have no labels: a few Fock builds each instead of an SCF.

@@ -56,7 +56,7 @@ class UnlabelledSettings:
     rounds: int = 2
     target: Target = "relaxed"
     keep: float = KEEP
-    rehearsal: float = 1.0
+    rehearsal: float = 3.0
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not 0 <= self.keep < 1 or self.rehearsal < 0:
