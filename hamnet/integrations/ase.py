@@ -29,15 +29,17 @@ def __getattr__(name: str) -> Any:
 
 
 def to_ase(structure: AtomicStructure, basis: OrbitalBasis | None = None) -> Any:
-    """`ase.Atoms` of a structure; with a basis the species labels go along as a per-atom array.
+    """`ase.Atoms` of a structure with its moments; with a basis the species labels go along as a per-atom array.
 
-    `to_structure(to_ase(structure, basis), basis)` gives back the same atoms and species.
+    `to_structure(to_ase(structure, basis), basis)` gives back the same atoms, species and moments.
     """
     from ase import Atoms
 
     atoms = Atoms(
         numbers=structure.atomic_numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc
     )
+    if structure.moments is not None:
+        atoms.set_initial_magnetic_moments(structure.moments)
     if basis is not None:
         atoms.new_array(SPECIES_KEY, np.array([basis.species[k].label for k in structure.species]))
     return atoms

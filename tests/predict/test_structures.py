@@ -116,12 +116,15 @@ def test_to_ase_and_back(kinds: list[int], periodic: bool) -> None:
     positions = np.arange(3 * len(kinds), dtype=float).reshape(-1, 3)
     atoms = Atoms(numbers=[6] * len(kinds), positions=positions, cell=30 * np.eye(3), pbc=periodic)
     atoms.new_array(SPECIES_KEY, np.array([TWO_CARBONS.species[k].label for k in kinds]))
+    atoms.set_initial_magnetic_moments(0.5 * positions)
     structure = to_structure(atoms, TWO_CARBONS)
     again = to_structure(to_ase(structure, TWO_CARBONS), TWO_CARBONS)
     assert np.array_equal(again.species, kinds)
     assert np.array_equal(again.positions, structure.positions)
     assert np.array_equal(again.pbc, structure.pbc)
     assert np.array_equal(again.lattice, structure.lattice)
+    assert again.moments is not None and structure.moments is not None
+    assert np.array_equal(again.moments, structure.moments)
 
 
 def test_symbols() -> None:
