@@ -91,8 +91,8 @@ def error(model: Path, store: Path, split: Path | None = None) -> float:
 def learn(out: Path, model: Path, structures: Any, settings: UnlabelledSettings, minutes: float, split: Path) -> Any:
     """Learning without labels; `minutes` for all rounds together."""
     changes = [
-        f"data.store={out.parent / 'water.h5'}", f"data.split={split}", f"training.max_minutes={minutes / settings.rounds}",
-        "training.epochs=100000", "training.threads=1", "training.clock=process",
+        f"data.store={out.parent / 'water.h5'}", f"data.split={split}", "training.epochs=100000",
+        f"training.max_minutes={minutes / settings.rounds}", "training.threads=1", "training.clock=process",
     ]  # fmt: skip
     config, labelled = unlabelled_config(model, out, changes)
     return Unlabelled(config, model, structures, settings, labelled, print).run()
@@ -117,16 +117,17 @@ def equal(data: Any, out: Path, options: argparse.Namespace) -> dict[str, Any]:
     split = out / "base.json"
     rows = {name: error(model, out / "water.h5", split) for name, model in (("base", base), ("supervised", supervised))}
     rows["replay"] = error(result.checkpoint, out / "water.h5", split)
+    targets = [folder / f"round_{k:02d}" / "targets.h5" for k in range(options.rounds)]
     return {
         "labels_first": SEED_LABELS, "labels_more": MORE_LABELS, "builds_of_labels": builds, "geometries": count,
         "rounds": options.rounds, "target": options.target, "builds": result.figures["fock_builds"],
         "coulomb_builds": result.figures["coulomb_builds"], "H_mae_uEh": rows,
         "ratio": rows["replay"] / rows["supervised"],
-        "targets_mae_uEh": [target_error(data, folder / f"round_{k:02d}" / "targets.h5") for k in range(options.rounds)],
+        "targets_mae_uEh": [target_error(path) for path in targets],
     }  # fmt: skip
 
 
-def target_error(data: Any, store: Path) -> float:
+def target_error(store: Path) -> float:
     """Mean |T - H of the SCF| of the targets of a round, micro-Hartree."""
     with Store(store) as targets, Store(store.parents[2] / "water.h5") as labels:
         return float(np.mean([
