@@ -32,6 +32,8 @@ SAMPLES = (100, 400)
 """Atoms of the tiles that are measured before the plan is made."""
 LARGEST_TILE = 1000
 """Atoms: beyond this the halo's share falls less than arrays too large for the caches cost."""
+LARGEST_NUMBERS = 1_500_000
+"""Float64 numbers of a tile's H: with more of them tiles of 400 atoms are cheaper for each atom than larger ones."""
 USABLE = 0.8
 """Part of the stated memory that the plan fills: allocators keep some back."""
 GIGA = 1e9
@@ -45,12 +47,19 @@ class Measured:
         seconds: for each atom of a tile of the larger size.
         memory: bytes at the peak with such a tile; by_atom: for each atom more.
         atoms: of that tile.
+        numbers: float64 numbers of H for each atom.
     """
 
     seconds: float
     memory: float
     by_atom: float
     atoms: int
+    numbers: float
+
+    @property
+    def largest(self) -> int:
+        """Atoms of the largest tile that pays."""
+        return int(min(LARGEST_TILE, max(SAMPLES[-1], LARGEST_NUMBERS / max(self.numbers, 1.0))))
 
     def at(self, atoms: int) -> float:
         """Bytes at the peak with tiles of so many atoms; the halo's share falls, so this is rather too much."""
@@ -87,17 +96,18 @@ def measure(evaluator: TileEvaluator) -> Measured:
     nothing = np.zeros((n, len(evaluator.n_orbitals)), dtype=np.int64)
     layout = PairLayout(evaluator.structure.species, evaluator.n_orbitals, nothing, nothing)
     found: list[tuple[int, float, float]] = []
+    numbers = 0.0
     for size in sorted({min(size, n) for size in SAMPLES}):
         tiles = evaluator.tiling.cut(-(-n // size))
         core = tiles[len(tiles) // 2]
         reset_peak()
         start = time.perf_counter()
-        evaluator.evaluate(core, layout)
+        numbers = evaluator.evaluate(core, layout).hamiltonian.size / len(core)
         found.append((len(core), time.perf_counter() - start, float(peak_memory())))
     atoms, seconds, memory = found[-1]
     small = found[0] if len(found) > 1 else (0, 0.0, float(resident_memory()))
     by_atom = max(memory - small[2], 0.0) / max(atoms - small[0], 1)
-    return Measured(seconds / atoms, memory, by_atom, atoms)
+    return Measured(seconds / atoms, memory, by_atom, atoms, numbers)
 
 
 def tile_count(measured: Measured, n_atoms: int, memory: int, jobs: int, tile_atoms: int | None) -> int:
@@ -113,8 +123,8 @@ def tile_count(measured: Measured, n_atoms: int, memory: int, jobs: int, tile_at
             f"which takes {measured.memory / GIGA:.2f} GB in each: allow "
             f"{math.ceil(10 * needed_memory(measured, measured.atoms, jobs) / USABLE / GIGA) / 10}GB or fewer --jobs"
         )
-    most = LARGEST_TILE if measured.by_atom == 0 else measured.atoms + (allowed - measured.memory) / measured.by_atom
-    size = max(1, int(min(most, LARGEST_TILE))) if tile_atoms is None else tile_atoms
+    most = math.inf if measured.by_atom == 0 else measured.atoms + (allowed - measured.memory) / measured.by_atom
+    size = max(1, int(min(most, measured.largest))) if tile_atoms is None else tile_atoms
     n_tiles = -(-n_atoms // size)
     return min(n_atoms, -(-n_tiles // jobs) * jobs)
 
