@@ -123,7 +123,8 @@ def test_to_ase_and_back(kinds: list[int], periodic: bool) -> None:
     assert np.array_equal(again.positions, structure.positions)
     assert np.array_equal(again.pbc, structure.pbc)
     assert np.array_equal(again.lattice, structure.lattice)
-    assert again.moments is not None and structure.moments is not None
+    assert again.moments is not None
+    assert structure.moments is not None
     assert np.array_equal(again.moments, structure.moments)
 
 
