@@ -74,7 +74,7 @@ def bracket_fermi(
 
     Args:
         mesh: counts.
-        guess: eV; the search starts here and doubles its steps.
+        guess: eV; the search starts here and trebles its steps.
         resolution: eV, largest width of the result.
         on_count: told each (energy, electrons).
         above: find where they begin to hold more instead: the upper edge of a gap.
@@ -87,7 +87,7 @@ def bracket_fermi(
     n = mesh.n_electrons
     if not 0 < n < mesh.capacity:
         raise PhysicsError(f"{n:g} electrons do not fit the basis, which holds more than 0 and {mesh.capacity:g}")
-    low, high, step, energy = -np.inf, np.inf, 0.5, guess
+    low, high, step, energy = -np.inf, np.inf, 1.0, guess
     held_low, held_high = 0.0, mesh.capacity
     for _ in range(MOST_COUNTS):
         held = mesh.electrons_below(energy)
@@ -105,7 +105,7 @@ def bracket_fermi(
             part = 0.5 if few else float(np.clip((n - held_low) / (held_high - held_low), 0.08, 0.92))
             energy = low + part * (high - low)
         else:
-            energy, step = energy + (step if np.isinf(high) else -step), 2 * step
+            energy, step = energy + (step if np.isinf(high) else -step), 3 * step
     raise ConvergenceError(f"no Fermi level for {n:g} electrons within {MOST_COUNTS} counts about {guess:g} eV")
 
 
