@@ -49,6 +49,8 @@ CASES = {
     "bands-soc-500x26": (SOC, 16, "bands", GENERAL, False, None, "pardiso"),
     "bands-soc-2000x26": (SOC, 32, "bands", GENERAL, False, None, "pardiso"),
     "fermi-500x5": (SP, 16, "fermi", GAMMA, True, None, "pardiso"),
+    "fermi-500x13": (DZP, 16, "fermi", GAMMA, True, None, "pardiso"),
+    "fermi-500x13-unknown": (DZP, 16, "fermi-unknown", GAMMA, True, None, "pardiso"),
     "fermi-2000x13": (DZP, 32, "fermi", GAMMA, True, None, "pardiso"),
     "fermi-2000x13-unknown": (DZP, 32, "fermi-unknown", GAMMA, True, None, "pardiso"),
     "slepc-against-pardiso-500x5": (SP, 16, "ratio", GENERAL, False, None, "pardiso"),
