@@ -2,9 +2,9 @@
 
 DATA: unpacked OpenMX output with bilayer/train2x2, graphene/train3x3 and graphene/prim; PAO: OpenMX's folder of .pao
 files. Rows: `model` trains on processor time of one thread and scores held-out bilayers, within and between layers;
-`stackings` compares AA, AB and one layer with continuum models; `m1`, `m2`, `m20`, `m31` build, predict, count and draw
-twisted cells of 28, 76, 5,044 and 11,908 atoms; `folding` doubles the smallest; `dft` labels shifted bilayers and the
-28-atom cell with CP2K, trains, and compares bands. Each is a command that a user would type. A step whose output is
+`stackings` compares AA, AB and one layer with continuum models; `m1`, `m2`, `m6`, `m10`, `m14`, `m20`, `m31` build,
+predict and draw twisted cells of 28 to 11,908 atoms; `folding` doubles the smallest; `dft` labels shifted bilayers and
+the 28-atom cell with CP2K, trains, and compares bands. Each is a command that a user would type. A step whose output is
 there is not run again; OUT/twisted.jsonl gets one dated line for each row that was run.
 """
 
