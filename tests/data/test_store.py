@@ -256,16 +256,16 @@ def test_the_released_format_still_reads(golden_dir):
 
 
 def test_water_is_written_and_read_in_milliseconds(tmp_path):
-    """The budget is 2 ms each on average; four times that here, as the machine is shared with other tests."""
+    """The budget is 2 ms each; four times that of processor time here: other tests share the caches, not the clock."""
     rng = np.random.default_rng(0)
     items = [(f"w{k}", water(rng)) for k in range(600)]
-    start = time.perf_counter()
+    start = time.process_time()
     write_store(tmp_path / "w.h5", items)
-    middle = time.perf_counter()
+    middle = time.process_time()
     store = Store(tmp_path / "w.h5")
     for k in range(len(store)):
         store.read(k)
-    end = time.perf_counter()
+    end = time.process_time()
     assert (middle - start) / 600 < 8e-3
     assert (end - middle) / 600 < 8e-3
     # 2 x 348 kept numbers of 8 bytes make 5.6 kB; indices, eigenvalues and text may not double that

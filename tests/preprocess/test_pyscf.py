@@ -15,7 +15,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
 from hamnet.errors import BasisError, ConvergenceError, FormatError, PhysicsError
 from hamnet.testing import ReaderContract
-from hamnet_preprocess.label_pyscf import _write_to
+from hamnet_preprocess.label_pyscf import write_to
 from hamnet_preprocess.pyscf import PySCFReader, from_mean_field
 from hamnet_preprocess.pyscf_basis import molecule_calculation
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
@@ -46,7 +46,7 @@ def run(kind, mol, chkfile=None):
     # The gradient is converged so far that mo_energy, which belongs to the cycle before, agrees to 1e-9 Ha.
     mf.conv_tol, mf.conv_tol_grad = 1e-13, 1e-9
     if chkfile is not None:
-        _write_to(mf, chkfile)
+        write_to(mf, chkfile)
     mf.kernel()
     assert mf.converged
     return mf
