@@ -27,7 +27,7 @@ from twisted_bands import large_bands
 LATTICE = 2.46
 DISTANCE = 3.35
 CONFIG = Path(__file__).parents[1] / "configs" / "crystal.yaml"
-POINTS = {1: 60, 2: 60, 6: 16, 10: 7, 14: 5, 20: 3, 31: 3}
+POINTS = {1: 60, 2: 60, 6: 16, 10: 7, 14: 5, 20: 7, 31: 6}
 """k-points along G, M, K, G for the small cells, along K, G, M for the others."""
 LARGE = 6
 """From this m on states are not certified at each k-point; counts at Gamma and M number the bands."""
