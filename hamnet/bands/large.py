@@ -32,7 +32,7 @@ class LargeSettings:
 
     Args:
         n_bands: bands wanted; None: all (dense).
-        around: "fermi", or an energy in eV.
+        around: "fermi", or an energy in eV; then a Fermi level that is not known is not counted for either.
         engine: "auto", "dense", "pardiso" or "superlu".
         threads: of BLAS and of a factorisation, per process.
         jobs: k-points side by side; 0: as many as processors and memory allow.
@@ -78,7 +78,9 @@ def window_bands(
     solver = make_eigensolver(calculation, settings.engine, settings.threads, project_overlap)
     wanted = min(round(SPARE[0] * (settings.n_bands or solver.n_rows)) + SPARE[1], solver.n_rows)
     jobs = tell_need(solver, path.kpoints, wanted, settings, on_line)
-    level = level_of(calculation, solver, folder, on_line)
+    level = known_level(calculation)
+    if level is None and _is_fermi(settings.around):
+        level = level_of(calculation, solver, folder, on_line)
     centre = centre_of(settings.around, level)
     groups: tuple[str, ...] = ()
     table = None
@@ -158,8 +160,9 @@ def level_of(
 
     What was counted is kept in the folder, so that a run that resumes need not count again.
     """
-    if calculation.fermi_energy is not None and n_electrons is None:
-        return FermiLevel(calculation.fermi_energy, "given by the calculation")
+    given = known_level(calculation)
+    if given is not None and n_electrons is None:
+        return given
     count = electrons(calculation) if n_electrons is None else n_electrons
     if count is None:
         return None
@@ -175,6 +178,17 @@ def level_of(
     return FermiLevel(float(found["energy"]), str(found["method"]))
 
 
+def known_level(calculation: Calculation) -> FermiLevel | None:
+    """The Fermi level that came with a calculation."""
+    if calculation.fermi_energy is None:
+        return None
+    return FermiLevel(calculation.fermi_energy, "given by the calculation")
+
+
+def _is_fermi(around: str) -> bool:
+    return around.strip().lower() == "fermi"
+
+
 def centre_of(around: str, level: FermiLevel | None) -> float:
     """Energy in eV that a window of states lies about.
 
@@ -186,7 +200,7 @@ def centre_of(around: str, level: FermiLevel | None) -> float:
         ConfigError: `around` is neither.
         PhysicsError: the Fermi level is asked for and unknown.
     """
-    if around.strip().lower() != "fermi":
+    if not _is_fermi(around):
         try:
             return float(around)
         except ValueError:
