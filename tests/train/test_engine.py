@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from hamnet.config import Config, config_from_dict
 from hamnet.data.store_writer import StoreWriter
 from hamnet.errors import ConfigError
 from hamnet.nn.checkpoint import load_checkpoint
-from hamnet.train import fitting
+from hamnet.train import callbacks, fitting
 from hamnet.train.ensemble import train_ensemble
 from hamnet.train.module import HamiltonianModule
 from hamnet.train.run import train
@@ -129,7 +130,10 @@ def test_plateau_halves_the_rate_and_early_stop_ends(store: Path, tmp_path: Path
     assert seen[-1] == pytest.approx(2.5e-31)
 
 
-def test_plateau_without_validation_follows_the_training_error(store: Path, tmp_path: Path) -> None:
+def test_plateau_without_validation_follows_the_training_error(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "LARGEST_SHARE", math.inf)  # every epoch is saved, however slow the disk is
     config = small_config(store, tmp_path / "run", epochs=4, schedule="plateau", plateau_patience=1)
     alone = config.model_copy(update={"data": config.data.model_copy(update={"validation_fraction": 0.0})})
     result = train(alone)
