@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hamnet.bands.eigen import MINIMUM_RECIPROCAL_CONDITION
 from hamnet.bands.solvers import slepc_worker
-from hamnet.bands.solvers.factor import embedded, embedded_data
+from hamnet.bands.solvers.factor import NotPositiveDefinite, embedded, embedded_data
 from hamnet.bands.solvers.protocol import RESIDUAL_TOLERANCE, Need
-from hamnet.bands.solvers.sparse import NUDGE, OVERLAP_ADVICE, SparseEigensolver, machine_rate
+from hamnet.bands.solvers.sparse import NUDGE, SparseEigensolver, machine_rate
 from hamnet.core.calculation import Calculation
-from hamnet.errors import ConfigError, ConvergenceError, PhysicsError
+from hamnet.errors import ConfigError, ConvergenceError
 
 FloatArray = NDArray[np.float64]
 PYTHON = "HAMNET_SLEPC_PYTHON"
@@ -68,7 +67,6 @@ class SlepcEigensolver(SparseEigensolver):
         self._command, self._environment = command, environment
         self._processes = (_first_of(SIZE_NAMES) if _under_mpirun() else None) or processes
         self._workers: dict[int, SlepcProcess] = {}
-        self._slepc_proved: tuple[bytes, float] | None = None
 
     def need(self, kpoint: FloatArray, n_bands: int, certify: bool) -> Need:
         """Time and memory of `window`: a guess, since MUMPS says nothing beforehand."""
@@ -81,31 +79,16 @@ class SlepcEigensolver(SparseEigensolver):
         text = f"SLEPc and MUMPS, {self._processes} process(es) ({numbers}, {self.n_rows} rows; a guess)"
         return Need(self.n_channels * flops / machine_rate() / self._processes, memory, text)
 
-    def prove_overlap(self, kpoint: FloatArray) -> float:
-        """Least eigenvalue of S(k) (an upper bound close to it), once its inertia has proved S(k) > 0.
-
-        Raises:
-            PhysicsError: S(k) is not positive definite, or its condition leaves no digit.
-        """
-        key = np.asarray(kpoint, dtype=np.float64).tobytes()
-        if self._slepc_proved is not None and self._slepc_proved[0] == key:
-            return self._slepc_proved[1]
-        data = self._s.data(kpoint, 0, self.is_real(kpoint))
+    def _least_of_overlap(self, data: NDArray[Any], where: str) -> float:
+        """Least eigenvalue of S(k), once its inertia has proved S(k) > 0."""
         worker = self._worker(np.iscomplexobj(data))
         worker.values("s", data)
         found = worker.ask("inertia", energy=None)
-        where = f"S(k) at k = {np.round(kpoint, 6).tolist()}"
         if found["failed"] < 0:
             raise ConvergenceError(f"MUMPS cannot factorise {where}: error {found['failed']} (-9, -13: memory)")
         if found["negative"] or found["zero"]:
-            raise PhysicsError(f"{where} is not positive definite, so counts and bands mean nothing. {OVERLAP_ADVICE}")
-        least, greatest = float(found["least"]), float(abs(self.full(data)).sum(axis=1).max())
-        if least < MINIMUM_RECIPROCAL_CONDITION * greatest:
-            raise PhysicsError(
-                f"{where}: least eigenvalue {least:.1e}, greatest about {greatest:.1f}. {OVERLAP_ADVICE}"
-            )
-        self._slepc_proved = (key, least)
-        return least
+            raise NotPositiveDefinite(f"{where}: {found['negative']} negative, {found['zero']} zero pivots")
+        return float(found["least"])
 
     def _near(
         self, h: NDArray[Any], s: NDArray[Any], centre: float, wanted: int, block: int

@@ -115,7 +115,7 @@ class SparseEigensolver:
             return np.array([self._count(self._h.data(kpoint, c, real), s, energy, real) for c in channels])
 
     def prove_overlap(self, kpoint: FloatArray) -> float:
-        """Least eigenvalue of S(k) (an upper bound close to it), once its Cholesky factor has proved S(k) > 0.
+        """Least eigenvalue of S(k) (an upper bound close to it), once its factor has proved S(k) > 0.
 
         Raises:
             PhysicsError: S(k) is not positive definite, or its condition leaves no digit.
@@ -123,25 +123,29 @@ class SparseEigensolver:
         key = np.asarray(kpoint, dtype=np.float64).tobytes()
         if self._proved is not None and self._proved[0] == key:
             return self._proved[1]
-        real = self.is_real(kpoint)
-        data = self._s.data(kpoint, 0, real)
-        factor = self._factor(Kind.REAL_POSITIVE if real else Kind.HERMITIAN_POSITIVE)
-        check_factor_memory(factor.cost, f"the Cholesky factor of S(k), {self.n_rows} rows,")
+        data = self._s.data(kpoint, 0, self.is_real(kpoint))
         where = f"S(k) at k = {np.round(kpoint, 6).tolist()}"
         try:
-            factor.factorise(data)
+            least = self._least_of_overlap(data, where)
         except NotPositiveDefinite as error:
             raise PhysicsError(
                 f"{where} is not positive definite, so counts and bands mean nothing. {OVERLAP_ADVICE}"
             ) from error
-        least = self._least_mode(factor, data)
-        factor.free()
         greatest = float(abs(self.full(data)).sum(axis=1).max())
         if least < MINIMUM_RECIPROCAL_CONDITION * greatest:
             raise PhysicsError(
                 f"{where}: least eigenvalue {least:.1e}, greatest about {greatest:.1f}. {OVERLAP_ADVICE}"
             )
         self._proved = (key, least)
+        return least
+
+    def _least_of_overlap(self, data: NDArray[Any], where: str) -> float:
+        """Least eigenvalue of S(k) from its Cholesky factor; NotPositiveDefinite where it has none."""
+        factor = self._factor(Kind.HERMITIAN_POSITIVE if np.iscomplexobj(data) else Kind.REAL_POSITIVE)
+        check_factor_memory(factor.cost, f"the Cholesky factor of S(k), {self.n_rows} rows,")
+        factor.factorise(data)
+        least = self._least_mode(factor, data)
+        factor.free()
         return least
 
     def full(self, data: NDArray[Any]) -> csr_matrix:
