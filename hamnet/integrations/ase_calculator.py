@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from ase.calculators.calculator import Calculator, all_changes
 
 from hamnet.predict.energy import molecule_energy
+from hamnet.predict.fock_check import method_of
 from hamnet.predict.predictor import Predictor, load
-from hamnet.predict.scf_guess import method_of
 
 
 class HamnetCalculator(Calculator):  # type: ignore[misc]  # ase has no types
@@ -36,7 +36,7 @@ class HamnetCalculator(Calculator):  # type: ignore[misc]  # ase has no types
     ) -> None:
         super().__init__(**options)
         self.model = model if isinstance(model, Predictor) else load(model)
-        self.method = method_of(self.model, xc, charge)
+        self.method = method_of(self.model.checkpoint, xc, charge)
 
     def calculate(
         self, atoms: Any = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = all_changes

@@ -30,7 +30,7 @@ def molecule_energy(model: Predictor, atoms: Any, method: Method, with_forces: b
     Args:
         model: trained on molecules.
         atoms: ASE, pymatgen or hamnet atoms.
-        method: of the training data; see `hamnet.predict.scf_guess.method_of`.
+        method: of the training data; see `hamnet.predict.fock_check.method_of`.
         with_forces: about as long again as the Fock build.
 
     Raises:

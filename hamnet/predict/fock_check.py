@@ -14,7 +14,7 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.calculation import Calculation
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
-from hamnet.errors import PhysicsError
+from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint
 from hamnet.predict.coulomb_relaxation import relax_coulomb
 from hamnet.predict.predictor import Predictor
@@ -84,18 +84,30 @@ class FockCheck:
     coulomb_builds: int = 0
 
 
-def method_of(checkpoint: Checkpoint) -> Method:
-    """The DFT method that a model has learnt, from its checkpoint.
+def method_of(checkpoint: Checkpoint, xc: str | None = None, charge: int | None = None) -> Method:
+    """The DFT method that a model has learnt, as its checkpoint says it.
+
+    Args:
+        checkpoint: of a model trained on molecules.
+        xc: functional, where the checkpoint does not know it or another one is wanted.
+        charge: of the molecule; None: that of the training data.
 
     Raises:
-        ConfigError: the training data did not name a functional.
-        PhysicsError: the model has spin, or its labels are relativistic.
+        ConfigError: the functional is neither known nor given.
+        PhysicsError: a charge that the model has not seen; a model with spin; relativistic labels.
     """
     if checkpoint.spin is not Spin.NONE:
         raise PhysicsError(f"Fock builds are for closed shells, the model's H has spin layout {checkpoint.spin.value}")
     known = checkpoint.metadata
-    functional, grid = str(known.get("functional", "")), str(known.get("grid", ""))
-    return Method.from_provenance(functional, grid, round(float(known.get("charge", 0.0))))
+    seen = round(float(known.get("charge", 0.0)))
+    if charge is not None and charge != seen:
+        raise PhysicsError(
+            f"the molecule has charge {charge}, the model has only seen charge {seen}: train on such ions"
+        )
+    functional = xc or str(known.get("functional", ""))
+    if not functional:
+        raise ConfigError("the checkpoint does not say which functional its data were made with: give xc (--xc)")
+    return Method.from_provenance(functional, str(known.get("grid", "")), seen)
 
 
 def fock_check(

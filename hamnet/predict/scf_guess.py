@@ -20,7 +20,8 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
-from hamnet.errors import BasisError, ConfigError, PhysicsError
+from hamnet.errors import BasisError, PhysicsError
+from hamnet.predict.fock_check import method_of
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, orbital_order, structure_of
 from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of
@@ -37,34 +38,6 @@ SURE = 0.3
 SAME_SHELL = 1e-6
 """Largest relative difference of exponents and coefficients of one and the same basis: contractions are normalised
 more than once on their way."""
-
-
-def method_of(model: Predictor, xc: str | None = None, charge: int | None = None) -> Method:
-    """The method of the model's training data, as its checkpoint says it.
-
-    Args:
-        model: trained on molecules.
-        xc: functional, where the checkpoint does not know it or another one is wanted.
-        charge: of the molecule; None: that of the training data.
-
-    Raises:
-        ConfigError: the functional is neither known nor given.
-        PhysicsError: a charge that the model has not seen; a model with spin; relativistic labels.
-    """
-    metadata = model.checkpoint.metadata
-    if model.checkpoint.spin is not Spin.NONE:
-        raise PhysicsError(
-            f"the model's H is {model.checkpoint.spin.value}: SCF from a prediction is for closed shells"
-        )
-    seen = round(float(metadata.get("charge", 0.0)))
-    if charge is not None and charge != seen:
-        raise PhysicsError(
-            f"the molecule has charge {charge}, the model has only seen charge {seen}: train on such ions"
-        )
-    functional = xc or str(metadata.get("functional", ""))
-    if not functional:
-        raise ConfigError("the checkpoint does not say which functional its data were made with: give xc (--xc)")
-    return Method.from_provenance(functional, str(metadata.get("grid", "")), seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +142,7 @@ def scf_guess(mf: Any, model: Predictor) -> Guess:
     order = orbital_order(model.basis, structure.species)
     start = _Start(mf)
     minao = None
-    if model.needs_reference and same_functional(mf, method_of(model)):
+    if model.needs_reference and same_functional(mf, method_of(model.checkpoint)):
         density = np.asarray(mf.get_init_guess(key="minao"), dtype=np.float64)
         minao = (density, *start.build(density))
     elif model.needs_reference:
@@ -214,7 +187,7 @@ def structure_for(mf: Any, model: Predictor) -> AtomicStructure:
             f"{type(mf).__name__} with {mol.spin} unpaired electrons: SCF from a prediction is for closed shells, "
             "RHF or RKS; the model has not seen others"
         )
-    method_of(model, "hf", int(mol.charge))
+    method_of(model.checkpoint, "hf", int(mol.charge))
     found, own = basis_of(mol)
     structure = structure_of(mol, own, found)
     species = model.structure(_atoms(structure)).species

@@ -13,8 +13,9 @@ from typing import Any
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
 from hamnet.errors import ConvergenceError
+from hamnet.predict.fock_check import method_of
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.scf_guess import method_of, molecule_of_model, replaceable, scf_guess
+from hamnet.predict.scf_guess import molecule_of_model, replaceable, scf_guess
 from hamnet_preprocess.label_pyscf import write_to
 from hamnet_preprocess.pyscf_fock import Method, mean_field
 
@@ -193,7 +194,7 @@ def run_frames(
         BasisError, PhysicsError, ConfigError: as `scf_guess` and `method_of`.
         ConvergenceError: at the end, when some did not converge; their chkfiles are there.
     """
-    settings = ScfSettings(method_of(model, xc, charge), conv_tol, max_cycle, compare)
+    settings = ScfSettings(method_of(model.checkpoint, xc, charge), conv_tol, max_cycle, compare)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     runs: list[ScfRun] = []

@@ -17,8 +17,9 @@ from hamnet.cli import app
 from hamnet.core.units import HARTREE
 from hamnet.errors import BasisError, ConfigError, ConvergenceError, PhysicsError
 from hamnet.integrations.pyscf import guess
+from hamnet.predict.fock_check import method_of
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.scf_guess import method_of, molecule_of_model, same_functional, scf_guess
+from hamnet.predict.scf_guess import molecule_of_model, same_functional, scf_guess
 from hamnet.predict.scf_run import ScfSettings, counted_builds, run_frames, run_plain, run_scf
 from hamnet_preprocess.pyscf import PySCFReader
 from hamnet_preprocess.pyscf_fock import Method, dense_of
@@ -124,13 +125,13 @@ def test_what_the_model_has_not_seen_is_refused() -> None:
 
 def test_the_method_is_that_of_the_training_data() -> None:
     model = Oracle()
-    assert method_of(model) == Method("hf")
+    assert method_of(model.checkpoint) == Method("hf")
     model.checkpoint.metadata.update(functional="pbe (libxc 7.0.0)", grid="level 3, density fit default")
-    assert method_of(model) == Method("pbe", 3, "default")
-    assert method_of(model, "b3lyp5").xc == "b3lyp5"
+    assert method_of(model.checkpoint) == Method("pbe", 3, "default")
+    assert method_of(model.checkpoint, "b3lyp5").xc == "b3lyp5"
     model.checkpoint.metadata["functional"] = ""
     with pytest.raises(ConfigError, match="give xc"):
-        method_of(model)
+        method_of(model.checkpoint)
 
 
 def test_names_of_one_functional_are_the_same() -> None:
