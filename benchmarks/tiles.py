@@ -25,7 +25,7 @@ from hamnet.data.store import Store, write_store
 from hamnet.predict import tiling
 from hamnet.predict.memory import parse_memory
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 
 COMPARED = 20
 REPEATS = (71, 158, 224)
@@ -45,7 +45,7 @@ def compare(model):
     whole = Predictor.load(model).calculation(atoms)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "big.h5"
-        summary = predict_in_tiles(model, "graphene", atoms, output, 10**12, tile_atoms=150)
+        summary = predict_in_tiles(model, "graphene", atoms, output, TileSettings(10**12, tile_atoms=150))
         parts = Store(output).read(0)
     return {
         "case": "tiles against one piece",
@@ -87,8 +87,7 @@ def run(model, repeats, memory, jobs, n_tiles):
             "graphene",
             atoms,
             output,
-            parse_memory(memory),
-            jobs=jobs,
+            TileSettings(parse_memory(memory), jobs=jobs),
             on_event=lambda x: print(x, file=sys.stderr),
         )
         wall, size = time.perf_counter() - start, output.stat().st_size

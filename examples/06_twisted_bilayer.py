@@ -14,7 +14,7 @@ from hamnet.bands.kpath import band_path
 from hamnet.bands.large import LargeSettings, window_bands
 from hamnet.bands.plot import plot_bands
 from hamnet.data.store import Store
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 from hamnet_preprocess.twist import Twist, twisted_bilayer
 
 if __name__ == "__main__":
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     # Tile by tile: memory stays below 4 GB whatever the number of atoms, and a run that was cut off goes on.
     store = Path(f"twisted_{twist.m}.h5")
     if not store.exists():
-        predict_in_tiles(checkpoint, "twisted", atoms, store, 4 * 10**9, on_event=print)
+        predict_in_tiles(checkpoint, "twisted", atoms, store, TileSettings(4 * 10**9), on_event=print)
     calculation = Store(store).read(0)
 
     # The Fermi level by counting states, and 40 bands about it. Counting also numbers the bands: `first_band`.

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hamnet.cli.common import JsonOption, Reporter
+from hamnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hamnet.predict.tiling import TileSettings
+
+HELP = """Predict H and S of structures that no DFT code has seen.
+
+Example: hamnet predict run/model.ckpt POSCAR -o H.h5 && hamnet bands H.h5 -o bands
+
+Several models predict together: their mean, and beside it their spread block by block.
+Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
+
+A collinear model predicts tilted moments too (initial_magmoms of an .extxyz file), as spinors.
+Example: hamnet predict collinear/model.ckpt tilted.extxyz -o H.h5
+
+A large structure, in bounded memory; a run that was killed goes on when it is started again.
+Example: hamnet predict run/model.ckpt big.extxyz -o big.h5 --memory 4GB --jobs 2
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
-    app.command("predict")(predict)
+    app.command("predict", help=HELP)(predict)
 
 
 def predict(
@@ -41,37 +59,35 @@ def predict(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="With --memory: processes that share it.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict H and S of structures that no DFT code has seen.
-
-    Example: hamnet predict run/model.ckpt POSCAR -o H.h5 && hamnet bands H.h5 -o bands
-
-    Several models predict together: their mean, and beside it their spread block by block.
-    Example: hamnet predict run/0/model.ckpt run/1/model.ckpt POSCAR -o H.h5
-
-    A collinear model predicts tilted moments too (initial_magmoms of an .extxyz file), as spinors.
-    Example: hamnet predict collinear/model.ckpt tilted.extxyz -o H.h5
-
-    A large structure, in bounded memory; a run that was killed goes on when it is started again.
-    Example: hamnet predict run/model.ckpt big.extxyz -o big.h5 --memory 4GB --jobs 2
-    """
-    from hamnet.predict.batch import predict_files
-    from hamnet.predict.ensemble import models_and_structures, spread_path
+    """H and S of each structure into one store; options as the help says."""
+    from hamnet.predict.ensemble import models_and_structures
+    from hamnet.predict.memory import parse_memory
+    from hamnet.predict.tiling import TileSettings
 
     report = Reporter(as_json)
     models, frames = models_and_structures([model, *structures])
     if memory is not None:
-        _in_tiles(models, frames, output, memory, jobs, device, (overlap, reference, spinor), report)
+        if reference is not None:
+            raise ConfigError("--reference is for models that learnt H - H0 of whole molecules: leave --memory out")
+        _in_tiles(models, frames, output, TileSettings(parse_memory(memory), overlap, jobs, device, spinor), report)
         return
-    summary = predict_files(
-        models,
-        frames,
-        output,
-        overlap=overlap,
-        reference=reference,
-        device=device,
-        spinor=spinor,
-        on_event=report.line,
-    )
+    _whole(models, frames, output, {"overlap": overlap, "reference": reference}, device, spinor, report)
+
+
+def _whole(
+    models: list[Path],
+    frames: list[Path],
+    output: Path,
+    given: dict[str, Path | None],
+    device: str,
+    spinor: bool,
+    report: Reporter,
+) -> None:
+    """Each structure at once."""
+    from hamnet.predict.batch import predict_files
+    from hamnet.predict.ensemble import spread_path
+
+    summary = predict_files(models, frames, output, **given, device=device, spinor=spinor, on_event=report.line)
     done = f"{summary.structures} structure(s), {summary.pairs} pairs, {summary.seconds:.2f} s"
     report.line(f"wrote {output}: {done}, peak memory {summary.peak_memory_gb:.2f} GB")
     if summary.spreads:
@@ -80,37 +96,13 @@ def predict(
     report.result(summary.figures() | {"output": str(output), "spread": spread})
 
 
-def _in_tiles(
-    models: list[Path],
-    frames: list[Path],
-    output: Path,
-    memory: str,
-    jobs: int,
-    device: str,
-    given: tuple[Path | None, Path | None, bool],
-    report: Reporter,
-) -> None:
+def _in_tiles(models: list[Path], frames: list[Path], output: Path, settings: TileSettings, report: Reporter) -> None:
     """`--memory`: tile by tile."""
     from dataclasses import asdict
 
-    from hamnet.errors import ConfigError
-    from hamnet.predict.memory import parse_memory
     from hamnet.predict.tiled_files import predict_files_in_tiles
 
-    overlap, reference, spinor = given
-    if reference is not None:
-        raise ConfigError("--reference is for models that learnt H - H0 of whole molecules: leave --memory out")
-    summary = predict_files_in_tiles(
-        models,
-        frames,
-        output,
-        parse_memory(memory),
-        overlap=overlap,
-        jobs=jobs,
-        device=device,
-        spinor=spinor,
-        on_event=report.line,
-    )
+    summary = predict_files_in_tiles(models, frames, output, settings, on_event=report.line)
     for remark in summary.remarks:
         report.line(f"  note: {remark}")
     report.line(

@@ -134,9 +134,7 @@ def fock_check(
     """
     structure = predictor.structure(atoms)
     builder = make_builder(structure, predictor.basis, method)
-    least = float(np.linalg.eigvalsh(builder.overlap)[0])
-    if least < LEAST_OVERLAP:
-        raise PhysicsError(f"the least eigenvalue of S is {least:.1e}, expected {LEAST_OVERLAP:g}: atoms are too close")
+    _refuse_dependent(builder.overlap)
     known = predictor.checkpoint.baseline
     if reference is None and known is not None and known.kind == "reference":
         reference = builder.blocks(builder.build(builder.minao_density()).fock)
@@ -161,6 +159,12 @@ def fock_check(
         relaxed,
         builder.coulomb_builds,
     )
+
+
+def _refuse_dependent(overlap: FloatArray) -> None:
+    least = float(np.linalg.eigvalsh(overlap)[0])
+    if least < LEAST_OVERLAP:
+        raise PhysicsError(f"the least eigenvalue of S is {least:.1e}, expected {LEAST_OVERLAP:g}: atoms are too close")
 
 
 def _density(hamiltonian: FloatArray, overlap: FloatArray, occupied: int) -> tuple[FloatArray, FloatArray]:

@@ -106,11 +106,7 @@ def select(
         ConfigError: the spread of one model, an unknown measure, or a name that is no .csv file.
         PhysicsError: no structure could be ranked.
     """
-    if output.suffix != ".csv":
-        raise ConfigError(f"the ranking is a table: name a .csv file, not {output.name!r}")
-    names = [name for name, _ in structures]
-    if len(set(names)) != len(names):
-        raise ConfigError("two structures have one name: rename one of them")
+    _check_request(output, [name for name, _ in structures])
     predictor = load_models(models, device)
     # another model's rows would be taken for this one's
     part = output.with_suffix(f".{predictor.checkpoint.sha256[:12]}.part.csv")
@@ -128,6 +124,13 @@ def select(
     write_top(output.with_suffix(".extxyz"), ranking, dict(structures), top)
     part.unlink(missing_ok=True)
     return ranking
+
+
+def _check_request(output: Path, names: Sequence[str]) -> None:
+    if output.suffix != ".csv":
+        raise ConfigError(f"the ranking is a table: name a .csv file, not {output.name!r}")
+    if len(set(names)) != len(names):
+        raise ConfigError("two structures have one name: rename one of them")
 
 
 def _by_spread(predictor: Predictor, structures: Sequence[tuple[str, Any]], on_line: Line) -> list[Ranked]:

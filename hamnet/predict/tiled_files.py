@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,19 +17,15 @@ from hamnet.errors import HamnetError
 from hamnet.predict.batch import OF_COLLINEAR, asks_for_spinors, named_frames
 from hamnet.predict.ensemble import load_models, spread_path, write_spread
 from hamnet.predict.tile_plan import OnEvent
-from hamnet.predict.tiling import TiledSummary, check_place, predict_in_tiles
+from hamnet.predict.tiling import TiledSummary, TileSettings, check_place, predict_in_tiles
 
 
 def predict_files_in_tiles(
     models: Sequence[Path],
     structures: Sequence[Path],
     output: Path,
-    memory: int,
+    settings: TileSettings,
     *,
-    overlap: Path | None = None,
-    jobs: int = 1,
-    device: str = "cpu",
-    spinor: bool = False,
     on_event: OnEvent = lambda line: None,
 ) -> TiledSummary:
     """`predict_in_tiles` of every structure of the files, into one store.
@@ -38,8 +35,8 @@ def predict_files_in_tiles(
     Args:
         models: checkpoints, or the folder of a run or of an ensemble.
         structures: POSCAR, cif, xyz, extxyz.
-        output, memory, overlap, jobs, device, on_event: as `predict_in_tiles`.
-        spinor: H of a collinear model as spinors; so for all structures where a moment of one is tilted against z.
+        output, settings, on_event: as `predict_in_tiles`; where a moment of one structure is tilted against z, a
+            collinear model's H is spinors for all.
 
     Raises:
         FormatError: a file cannot be read.
@@ -47,40 +44,47 @@ def predict_files_in_tiles(
     """
     check_place(output)
     frames = named_frames(structures)
-    predictor = load_models(models, device)
-    spinor = predictor.checkpoint.spin is not Spin.SPINOR and (spinor or asks_for_spinors(predictor, frames))
-    if spinor:
+    predictor = load_models(models, settings.device)
+    tilted = settings.spinor or asks_for_spinors(predictor, frames)
+    settings = replace(settings, spinor=tilted and predictor.checkpoint.spin is not Spin.SPINOR)
+    if settings.spinor:
         on_event(f"note: {OF_COLLINEAR}")
-    several, folder = len(frames) > 1, output.with_name(output.name + ".structures")
-    if several:
-        folder.mkdir(exist_ok=True)
-    targets = [folder / f"{k:06d}.h5" for k in range(len(frames))] if several else [output]
-    summaries = []
-    for (name, atoms), target in zip(frames, targets, strict=True):
-        try:
-            summary = predict_in_tiles(
-                models,
-                name,
-                atoms,
-                target,
-                memory,
-                overlap=overlap,
-                jobs=jobs,
-                device=device,
-                spinor=spinor,
-                keep=several,
-                on_event=on_event,
-            )
-        except HamnetError as error:
-            raise type(error)(f"{name}: {error}") from error
-        summaries.append(summary)
-    whole = summaries[0]
-    if several:
-        merge_stores(targets, output)
-        spread = None if whole.spread is None else _merged_spread(targets, output)
-        shutil.rmtree(folder)
-        whole = _together(summaries, [name for name, _ in frames], spread)
-    return replace(whole, remarks=(OF_COLLINEAR, *whole.remarks)) if spinor else whole
+    if len(frames) == 1:
+        whole = _one(models, *frames[0], output, settings, False, on_event)
+    else:
+        whole = _several(models, frames, output, settings, on_event)
+    return replace(whole, remarks=(OF_COLLINEAR, *whole.remarks)) if settings.spinor else whole
+
+
+def _one(
+    models: Sequence[Path], name: str, atoms: Any, target: Path, settings: TileSettings, keep: bool, on_event: OnEvent
+) -> TiledSummary:
+    """One structure; an error says which."""
+    try:
+        return predict_in_tiles(models, name, atoms, target, settings, keep=keep, on_event=on_event)
+    except HamnetError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _several(
+    models: Sequence[Path],
+    frames: Sequence[tuple[str, Any]],
+    output: Path,
+    settings: TileSettings,
+    on_event: OnEvent,
+) -> TiledSummary:
+    """Each structure into a store of its own, kept until all can be put together."""
+    folder = output.with_name(output.name + ".structures")
+    folder.mkdir(exist_ok=True)
+    targets = [folder / f"{k:06d}.h5" for k in range(len(frames))]
+    summaries = [
+        _one(models, name, atoms, target, settings, True, on_event)
+        for (name, atoms), target in zip(frames, targets, strict=True)
+    ]
+    merge_stores(targets, output)
+    spread = None if summaries[0].spread is None else _merged_spread(targets, output)
+    shutil.rmtree(folder)
+    return _together(summaries, [name for name, _ in frames], spread)
 
 
 def _merged_spread(targets: Sequence[Path], output: Path) -> Path:

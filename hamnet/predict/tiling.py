@@ -53,6 +53,27 @@ from hamnet.predict.tile_spread import SpreadFile
 
 
 @dataclass(frozen=True)
+class TileSettings:
+    """How structures are predicted tile by tile.
+
+    Args:
+        memory: bytes that all processes together may take.
+        overlap: store with S of the same atoms, held whole in every process; None: from the basis or the model's fit.
+        jobs: processes.
+        device: cpu, cuda or cuda:N.
+        spinor: H of a collinear model as spinors, for moments of any direction.
+        tile_atoms: atoms of a tile; None: as the memory allows.
+    """
+
+    memory: int
+    overlap: Path | None = None
+    jobs: int = 1
+    device: str = "cpu"
+    spinor: bool = False
+    tile_atoms: int | None = None
+
+
+@dataclass(frozen=True)
 class TiledSummary:
     """Figures of a run.
 
@@ -85,13 +106,8 @@ def predict_in_tiles(
     name: str,
     atoms: Any,
     output: Path,
-    memory: int,
+    settings: TileSettings,
     *,
-    overlap: Path | None = None,
-    jobs: int = 1,
-    device: str = "cpu",
-    spinor: bool = False,
-    tile_atoms: int | None = None,
     keep: bool = False,
     on_event: OnEvent = lambda line: None,
 ) -> TiledSummary:
@@ -102,12 +118,7 @@ def predict_in_tiles(
         name: of the structure in the store.
         atoms: ASE, pymatgen or hamnet atoms.
         output: store to write; what is there is replaced when all is done.
-        memory: bytes that all processes together may take.
-        overlap: store with S of the same atoms, held whole in every process; None: from the basis or the model's fit.
-        jobs: processes.
-        device: cpu, cuda or cuda:N.
-        spinor: H of a collinear model as spinors, for moments of any direction.
-        tile_atoms: atoms of a tile; None: as the memory allows.
+        settings: memory, processes, device.
         keep: an output that this very task has written is left as it is.
         on_event: called with one line for each thing that a person should see.
 
@@ -119,37 +130,54 @@ def predict_in_tiles(
     """
     check_place(output)
     files = tuple(file for path in ([models] if isinstance(models, Path) else models) for file in model_files(path))
-    predictor = as_spinors(load_models(files, device)) if spinor else load_models(files, device)
+    models_together = load_models(files, settings.device)
+    predictor = as_spinors(models_together) if settings.spinor else models_together
     start = time.perf_counter()
     structure = predictor.structure(atoms)
-    evaluator = TileEvaluator(predictor, structure, overlap)
-    key = fingerprint(predictor, structure, name, overlap)
+    evaluator = TileEvaluator(predictor, structure, settings.overlap)
+    key = fingerprint(predictor, structure, name, settings.overlap)
     spread = spread_path(output) if len(predictor.parts) > 1 else None
     if keep and _is_done(output, key):
         on_event(f"{name} is taken from {output}")
         return _summary_of_store(output, start, spread)
+    figures, remarks = _run(files, evaluator, name, output, key, settings, on_event)
+    return TiledSummary(1, time.perf_counter() - start, *figures, tuple(remarks), spread)
+
+
+def _run(
+    files: tuple[Path, ...],
+    evaluator: TileEvaluator,
+    name: str,
+    output: Path,
+    key: str,
+    settings: TileSettings,
+    on_event: OnEvent,
+) -> tuple[tuple[int, int, int, int, float, float, float], list[str]]:
+    """All tiles that are left, and the store; the figures of a summary from atoms to peak memory, and remarks."""
     folder = output.with_name(output.name + ".tiles")
-    plan, measured, peak = earlier_plan(folder, key, evaluator, memory / jobs, tile_atoms), None, 0
+    memory, jobs = settings.memory, settings.jobs
+    plan, measured, peak = earlier_plan(folder, key, evaluator, memory / jobs, settings.tile_atoms), None, 0
     if plan is None:
         if folder.exists():
             on_event(f"{folder} belongs to another model, to other atoms or to more memory: its tiles are done again")
-        plan, measured = _fresh_plan(evaluator, memory, jobs, tile_atoms, on_event)
+        plan, measured = _fresh_plan(evaluator, settings, on_event)
         store_plan(folder, key, name, plan, evaluator)
         peak = peak_memory()
     left, before = tiles_left(folder, plan.n_tiles)
     if before:
         on_event(f"{len(before)} of {plan.n_tiles} tiles are taken from {folder}")
     reset_peak()
-    task = TileTask(files, plan.tile, plan.layout, folder, spread_file(folder, plan, evaluator), overlap, spinor)
+    sums = spread_file(folder, plan, evaluator)
+    task = TileTask(files, plan.tile, plan.layout, folder, sums, settings.overlap, settings.spinor)
     reports = run_tiles(evaluator, task, left, jobs, on_event)
-    remarks = predictor.seen_remarks(structure, merged([*before, *(report.found for report in reports)]))
-    if task.spread is not None:
-        remarks.append(_write_spread(evaluator, task.spread, folder / "store.h5", name, output))
+    found = merged([*before, *(report.found for report in reports)])
+    remarks = evaluator.predictor.seen_remarks(evaluator.structure, found)
+    if sums is not None:
+        remarks.append(_write_spread(evaluator, sums, folder / "store.h5", name, output))
     os.replace(folder / "store.h5", output)
     shutil.rmtree(folder, ignore_errors=True)
     peak = max(peak, _peak(reports))
-    figures = _figures(evaluator, plan, len(before), measured, jobs)
-    return TiledSummary(1, time.perf_counter() - start, *figures, peak / GIGA, tuple(remarks), spread)
+    return (*_figures(evaluator, plan, len(before), measured, jobs), peak / GIGA), remarks
 
 
 def _is_done(output: Path, key: str) -> bool:
@@ -167,13 +195,11 @@ def _summary_of_store(output: Path, start: float, spread: Path | None) -> TiledS
     )
 
 
-def _fresh_plan(
-    evaluator: TileEvaluator, memory: int, jobs: int, tile_atoms: int | None, on_event: OnEvent
-) -> tuple[TilePlan, Measured]:
+def _fresh_plan(evaluator: TileEvaluator, settings: TileSettings, on_event: OnEvent) -> tuple[TilePlan, Measured]:
     """Tiles by what one of them was measured to take, said before it is taken."""
-    measured = measure(evaluator)
-    n_tiles = tile_count(measured, evaluator.structure.n_atoms, memory, jobs, tile_atoms)
-    say_forecast(evaluator, measured, n_tiles, jobs, on_event)
+    measured, n_atoms = measure(evaluator), evaluator.structure.n_atoms
+    n_tiles = tile_count(measured, n_atoms, settings.memory, settings.jobs, settings.tile_atoms)
+    say_forecast(evaluator, measured, n_tiles, settings.jobs, on_event)
     return new_plan(evaluator, n_tiles, measured, on_event), measured
 
 

@@ -20,7 +20,7 @@ from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.predict import tiling
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.seen import RESOLUTION, SeenLengths, from_text, merged, refuse_unknown, remarks, to_text
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 
 BASIS = OrbitalBasis((Species("A", 6, 4.0, (Shell(0),)), Species("B", 1, 1.0, (Shell(0),))))
 CUTOFFS = np.full((2, 2), 4.0)
@@ -117,7 +117,7 @@ def test_plain_and_tiled_predictions_say_the_same(tmp_path: Path) -> None:
     plain = Predictor.load(model).run(strange).remarks
     assert any("nearest two atoms are 1.27" in remark and "in the training set 1.4" in remark for remark in plain)
     big = supercell_structure(strange, (3, 2, 1))
-    summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=2)
+    summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", TileSettings(10**12, tile_atoms=2))
     assert set(summary.remarks) <= set(Predictor.load(model).run(big).remarks)  # that looks at S of small cells, too
     assert any("nearest two atoms are 1.27" in remark for remark in summary.remarks)
 
@@ -134,9 +134,9 @@ def test_a_resumed_run_knows_what_tiles_before_it_found(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(tiling, "run_tiles", all_but_one)
     with pytest.raises(KeyboardInterrupt):
-        predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=1)
+        predict_in_tiles(model, "big", big, tmp_path / "big.h5", TileSettings(10**12, tile_atoms=1))
     monkeypatch.undo()
-    summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", 10**12, tile_atoms=1)
+    summary = predict_in_tiles(model, "big", big, tmp_path / "big.h5", TileSettings(10**12, tile_atoms=1))
     assert summary.tiles_done_before == 3
     # the words have the number of short pairs, so a tile that is left out would show
     assert set(summary.remarks) <= set(Predictor.load(model).run(big).remarks)

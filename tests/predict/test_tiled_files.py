@@ -37,7 +37,7 @@ from hamnet.predict.overlap import structure_pairs
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.tile import TileEvaluator, tile_cutoffs
 from hamnet.predict.tiled_files import predict_files_in_tiles
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 from hamnet_preprocess.pyscf_overlap import overlap_from_basis
 
 
@@ -68,7 +68,7 @@ def test_an_ensemble_in_tiles_has_its_mean_and_spread(tmp_path: Path, folder: Pa
     models, atoms, output = ensemble(folder, spin), structure(kind), tmp_path / "big.h5"
     expected = load_models(models).run(atoms)
     assert isinstance(expected, EnsemblePrediction)
-    summary = predict_in_tiles(models, "big", atoms, output, PLENTY, tile_atoms=1)
+    summary = predict_in_tiles(models, "big", atoms, output, TileSettings(PLENTY, tile_atoms=1))
     found = Store(output).read(0)
     assert max(differences(found, expected.calculation)) < EXACT
     assert found.provenance == expected.calculation.provenance
@@ -93,7 +93,7 @@ def test_tilted_moments_of_a_collinear_model_give_spinors(tmp_path: Path, folder
     numbers = ["Si" if z == 14 else "N" for z in cell.atomic_numbers]
     write(tmp_path / "tilted.extxyz", Atoms(numbers, cell.positions, cell=cell.cell, pbc=True, magmoms=cell.moments))
     predict_files([path], [tmp_path / "tilted.extxyz"], tmp_path / "plain.h5")
-    summary = predict_files_in_tiles([path], [tmp_path / "tilted.extxyz"], tmp_path / "big.h5", PLENTY)
+    summary = predict_files_in_tiles([path], [tmp_path / "tilted.extxyz"], tmp_path / "big.h5", TileSettings(PLENTY))
     assert summary.remarks[0] == OF_COLLINEAR
     found, expected = Store(tmp_path / "big.h5").read(0), Store(tmp_path / "plain.h5").read(0)
     assert found.hamiltonian is not None
@@ -122,11 +122,11 @@ def test_several_structures_become_one_store(tmp_path: Path, folder: Path, monke
 
     monkeypatch.setattr("hamnet.predict.tiled_files.predict_in_tiles", stopped)
     with pytest.raises(KeyboardInterrupt):
-        predict_files_in_tiles(models, [path], output, PLENTY)
+        predict_files_in_tiles(models, [path], output, TileSettings(PLENTY))
     assert not output.exists()
     monkeypatch.undo()
     said: list[str] = []
-    summary = predict_files_in_tiles(models, [path], output, PLENTY, on_event=said.append)
+    summary = predict_files_in_tiles(models, [path], output, TileSettings(PLENTY), on_event=said.append)
     assert sum("is taken from" in line for line in said) == 2
     assert (summary.structures, summary.atoms) == (3, 12)
     expected = load_models(models)
@@ -144,11 +144,13 @@ def test_several_structures_become_one_store(tmp_path: Path, folder: Path, monke
 def test_one_structure_of_a_file_and_bad_files(tmp_path: Path, folder: Path) -> None:
     model = checkpoint(folder, Spin.NONE)
     write(tmp_path / "one.extxyz", Atoms("N2", [[0, 0, 0], [0, 0, 1.2]]))
-    summary = predict_files_in_tiles([model], [tmp_path / "one.extxyz"], tmp_path / "big.h5", PLENTY)
+    summary = predict_files_in_tiles([model], [tmp_path / "one.extxyz"], tmp_path / "big.h5", TileSettings(PLENTY))
     assert (summary.atoms, summary.tiles, summary.pairs) == (2, 1, 4)
     assert summary.forecast_seconds > 0
     with pytest.raises(FormatError):
-        predict_files_in_tiles([tmp_path / "no.ckpt"], [tmp_path / "one.extxyz"], tmp_path / "big.h5", PLENTY)
+        predict_files_in_tiles(
+            [tmp_path / "no.ckpt"], [tmp_path / "one.extxyz"], tmp_path / "big.h5", TileSettings(PLENTY)
+        )
 
 
 # ---------------------------------------------------------------- S from a file
@@ -166,7 +168,12 @@ def test_a_given_overlap_is_taken_block_by_block(tmp_path: Path, folder: Path) -
     write_store(tmp_path / "S.h5", [("S", given(plain, 0.5))])
     said: list[str] = []
     predict_in_tiles(
-        model, "big", atoms, tmp_path / "big.h5", PLENTY, overlap=tmp_path / "S.h5", tile_atoms=1, on_event=said.append
+        model,
+        "big",
+        atoms,
+        tmp_path / "big.h5",
+        TileSettings(PLENTY, overlap=tmp_path / "S.h5", tile_atoms=1),
+        on_event=said.append,
     )
     found = Store(tmp_path / "big.h5").read(0)
     assert np.array_equal(found.overlap.values, 0.5 * plain.overlap.values)
@@ -189,7 +196,7 @@ def test_pairs_that_a_given_overlap_lacks_are_zero(tmp_path: Path, folder: Path)
     )
     write_store(tmp_path / "S.h5", [("S", replace(plain, overlap=few, hamiltonian=None))])
     model, output = checkpoint(folder, Spin.NONE), tmp_path / "big.h5"
-    predict_in_tiles(model, "big", atoms, output, PLENTY, overlap=tmp_path / "S.h5", tile_atoms=2)
+    predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, overlap=tmp_path / "S.h5", tile_atoms=2))
     found = Store(output).read(0).overlap
     assert np.array_equal(found.values, few.on_pairs(found.pairs).values)
 
@@ -260,10 +267,10 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_tiling import structure
 from hamnet.core.supercell import supercell_structure
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 if __name__ == "__main__":
     atoms = supercell_structure(structure("crystal"), (3, 2, 1))
-    predict_in_tiles(Path({model!r}), "big", atoms, Path({output!r}), 10**12, tile_atoms=1, jobs=2)
+    predict_in_tiles(Path({model!r}), "big", atoms, Path({output!r}), TileSettings(10**12, tile_atoms=1, jobs=2))
 """
 
 
@@ -282,7 +289,7 @@ def test_two_killed_processes_leave_finished_tiles(tmp_path: Path, folder: Path)
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)  # the process and the two that it started
     assert not output.exists()
-    summary = predict_in_tiles(model, "big", atoms, output, PLENTY, tile_atoms=1, jobs=1)
+    summary = predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, tile_atoms=1, jobs=1))
     assert 2 <= summary.tiles_done_before < 24
     expected = Predictor.load(model).calculation(atoms)
     assert max(differences(Store(output).read(0), expected)) < EXACT

@@ -32,7 +32,7 @@ from hamnet.predict.memory import parse_memory
 from hamnet.predict.overlap import fit_overlap
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.tile import TileEvaluator
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 
 EXACT = 1e-10
 """eV, of a float64 network whose numbers are of order one: rounding of sums in another order."""
@@ -97,7 +97,7 @@ def differences(found: Calculation, expected: Calculation) -> list[float]:
 
 def tiled(model: Path, atoms: AtomicStructure, output: Path, tile_atoms: int, jobs: int = 1) -> Calculation:
     """Predicted in tiles and read back."""
-    predict_in_tiles(model, "big", atoms, output, PLENTY, jobs=jobs, tile_atoms=tile_atoms)
+    predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, jobs=jobs, tile_atoms=tile_atoms))
     assert not output.with_name(output.name + ".tiles").exists()
     with Store(output) as store:
         return store.read("big")
@@ -181,13 +181,13 @@ def test_a_stopped_run_goes_on_with_what_is_left(tmp_path: Path, folder: Path, m
     monkeypatch.setattr(TileEvaluator, "evaluate", counted)
     output = tmp_path / "big.h5"
     with pytest.raises(Killed):
-        predict_in_tiles(model, "big", atoms, output, PLENTY, tile_atoms=1)
+        predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, tile_atoms=1))
     assert not output.exists()
     with (tmp_path / "big.h5.tiles" / "done").open("a") as journal:
         journal.write("3")  # cut short: tile 3 or 30, nobody knows
     done.clear()
     monkeypatch.setattr(TileEvaluator, "evaluate", lambda *a: done.append(a[1]) or evaluate(*a))
-    summary = predict_in_tiles(model, "big", atoms, output, PLENTY, tile_atoms=1)
+    summary = predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, tile_atoms=1))
     assert summary.tiles_done_before == 2
     assert len(done) == 2  # four tiles, two of them before, and nothing is measured again
     assert max(differences(Store(output).read(0), expected)) < EXACT
@@ -199,10 +199,10 @@ def test_another_structure_does_not_take_up_the_tiles(
     model, output = checkpoint(folder, Spin.NONE), tmp_path / "big.h5"
     monkeypatch.setattr(tiling, "run_tiles", lambda *a: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        predict_in_tiles(model, "big", structure("crystal", 1), output, PLENTY, tile_atoms=1)
+        predict_in_tiles(model, "big", structure("crystal", 1), output, TileSettings(PLENTY, tile_atoms=1))
     monkeypatch.undo()
     atoms, said = structure("crystal", 2), []
-    predict_in_tiles(model, "big", atoms, output, PLENTY, tile_atoms=2, on_event=said.append)
+    predict_in_tiles(model, "big", atoms, output, TileSettings(PLENTY, tile_atoms=2), on_event=said.append)
     assert "belongs to another model" in said[0]
     assert max(differences(Store(output).read(0), Predictor.load(model).calculation(atoms))) < EXACT
 
@@ -212,9 +212,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_tiling import structure
-from hamnet.predict.tiling import predict_in_tiles
+from hamnet.predict.tiling import TileSettings, predict_in_tiles
 if __name__ == "__main__":
-    predict_in_tiles(Path({model!r}), "big", structure("crystal"), Path({output!r}), 10**12, tile_atoms=1)
+    predict_in_tiles(Path({model!r}), "big", structure("crystal"), Path({output!r}), TileSettings(10**12, tile_atoms=1))
 """
 
 
@@ -232,7 +232,7 @@ def test_a_killed_process_leaves_finished_tiles(tmp_path: Path, folder: Path) ->
     assert process.returncode in (0, -signal.SIGKILL)
     expected = Predictor.load(model).calculation(structure("crystal"))
     if not output.exists():  # the kill came in time
-        summary = predict_in_tiles(model, "big", structure("crystal"), output, PLENTY, tile_atoms=1)
+        summary = predict_in_tiles(model, "big", structure("crystal"), output, TileSettings(PLENTY, tile_atoms=1))
         assert summary.tiles_done_before >= 1
     assert max(differences(Store(output).read(0), expected)) < EXACT
 
@@ -243,7 +243,7 @@ def test_a_killed_process_leaves_finished_tiles(tmp_path: Path, folder: Path) ->
 def test_too_little_memory_says_how_much_would_do(tmp_path: Path, folder: Path) -> None:
     model = checkpoint(folder, Spin.NONE)
     with pytest.raises(ConfigError, match=r"does not hold a tile of 4 atoms.*allow [0-9.]+GB"):
-        predict_in_tiles(model, "big", structure("crystal"), tmp_path / "big.h5", 10**6)
+        predict_in_tiles(model, "big", structure("crystal"), tmp_path / "big.h5", TileSettings(10**6))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +252,9 @@ def test_two_atoms_on_one_place_are_named(tmp_path: Path, folder: Path) -> None:
     positions = atoms.positions.copy()
     positions[3] = positions[1] + atoms.lattice[0]
     with pytest.raises(PhysicsError, match=r"atoms [13] and [13] are 0\.0000 A apart"):
-        predict_in_tiles(model, "big", replace(atoms, positions=positions), tmp_path / "big.h5", PLENTY, tile_atoms=1)
+        predict_in_tiles(
+            model, "big", replace(atoms, positions=positions), tmp_path / "big.h5", TileSettings(PLENTY, tile_atoms=1)
+        )
 
 
 def test_orbitals_without_a_radius_are_refused(folder: Path) -> None:
@@ -277,12 +279,12 @@ def test_a_place_that_cannot_be_written_is_refused_first(
 ) -> None:
     model, atoms = checkpoint(folder, Spin.NONE), structure("crystal")
     with pytest.raises(ConfigError, match="does not exist: make it"):
-        predict_in_tiles(model, "big", atoms, tmp_path / "no" / "big.h5", PLENTY)
+        predict_in_tiles(model, "big", atoms, tmp_path / "no" / "big.h5", TileSettings(PLENTY))
     with pytest.raises(ConfigError, match="is a folder"):
-        predict_in_tiles(model, "big", atoms, tmp_path, PLENTY)
+        predict_in_tiles(model, "big", atoms, tmp_path, TileSettings(PLENTY))
     monkeypatch.setattr(tile_plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(ConfigError, match=r"the store takes 0\.00 GB and .* has 0\.00 GB left"):
-        predict_in_tiles(model, "big", atoms, tmp_path / "big.h5", PLENTY, tile_atoms=4)
+        predict_in_tiles(model, "big", atoms, tmp_path / "big.h5", TileSettings(PLENTY, tile_atoms=4))
     assert list(tmp_path.iterdir()) == []
 
 
