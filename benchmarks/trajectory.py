@@ -78,14 +78,14 @@ def draw(frames: list[Atoms], pairs: list[tuple[int, int]], path: Path) -> dict[
 def main() -> None:
     """Run the dynamics, write frames and histogram."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("molecule", help="name known to ase.build.molecule: H2O, CH3CH2OH")
+    parser.add_argument("molecule", help="name known to ase.build.molecule (H2O, CH3CH2OH), or a file with one geometry")
     parser.add_argument("-n", "--count", type=int, default=1200)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--temperature", type=float, default=500.0, help="kelvin")
     parser.add_argument("--spacing", type=float, default=20.0, help="femtoseconds between frames")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    start = molecule(options.molecule)
+    start = ase.io.read(options.molecule) if Path(options.molecule).suffix else molecule(options.molecule)
     frames = trajectory(start, options.count, options.temperature, options.spacing, options.seed)
     ase.io.write(options.output, frames, format="extxyz")
     for name, (mean, deviation) in draw(frames, bonds(start), options.output.with_suffix(".png")).items():
