@@ -12,22 +12,12 @@ import argparse
 import datetime
 import json
 import platform
-import subprocess
-import sys
 from pathlib import Path
+
+from water import CONFIG, hamnet
 
 from hamnet.core.units import HARTREE
 from hamnet.data.store import Store
-
-CONFIG = Path(__file__).parents[1] / "configs" / "molecule.yaml"
-
-
-def hamnet(*arguments: object) -> dict[str, object]:
-    """Run one verb with --json and return its figures."""
-    command = [sys.executable, "-c", "from hamnet.cli import main; main()", *map(str, arguments), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(done.stdout))
-
 
 def make_store(labels: Path, out: Path, train: int, validation: int) -> None:
     """Store and split from a folder of labels."""
