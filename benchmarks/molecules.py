@@ -19,6 +19,7 @@ from water import CONFIG, hamnet
 from hamnet.core.units import HARTREE
 from hamnet.data.store import Store
 
+
 def make_store(labels: Path, out: Path, train: int, validation: int) -> None:
     """Store and split from a folder of labels."""
     hamnet("preprocess", "pyscf", labels, "-o", out / "data.h5")

@@ -78,7 +78,7 @@ def draw(frames: list[Atoms], pairs: list[tuple[int, int]], path: Path) -> dict[
 def main() -> None:
     """Run the dynamics, write frames and histogram."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("molecule", help="name known to ase.build.molecule (H2O, CH3CH2OH), or a file with one geometry")
+    parser.add_argument("molecule", help="name that ase.build.molecule knows (H2O, CH3CH2OH), or a file")
     parser.add_argument("-n", "--count", type=int, default=1200)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--temperature", type=float, default=500.0, help="kelvin")
