@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hamnet.core.processes import worker_pool
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.store_in_place import PairLayout, PieceWriter
 from hamnet.errors import PhysicsError
@@ -132,20 +132,11 @@ def _here(evaluator: TileEvaluator, task: TileTask, left: Sequence[int]) -> Iter
 
 
 def _side_by_side(evaluator: TileEvaluator, task: TileTask, left: Sequence[int], jobs: int) -> Iterator[TileReport]:
-    """Fresh processes, not forked ones: a fork with the threads of PyTorch hangs."""
     structure, device = evaluator.structure, str(evaluator.predictor.device)
-    threads = max(1, _threads() // jobs)
-    arguments = (task, structure, device, threads)
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(jobs, context, _begin, arguments) as pool:
-            futures = [pool.submit(_do, number) for number in left]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with worker_pool(jobs, _begin, (task, structure, device, max(1, _threads() // jobs))) as pool:
+            for future in as_completed([pool.submit(_do, number) for number in left]):
+                yield future.result()
     except BrokenProcessPool as error:
         raise PhysicsError(
             "a process of --jobs was ended from outside, most likely for want of memory: state less --memory or fewer "

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from hamnet.core.calculation import Calculation
+from hamnet.core.processes import worker_pool
 from hamnet.data.store import StoreWriter
 from hamnet.errors import ConfigError, FormatError, HamnetError
 from hamnet_preprocess.reader import reader
@@ -251,25 +250,22 @@ def _read_all(how: _Reading, tasks: Sequence[_Task], jobs: int) -> Iterator[tupl
         for task in tasks:
             yield task, *_read(how, task.source)
         return
-    # spawn: a fork would copy threads' locks (progress bar, HDF5) in whatever state they are
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_ignore_interrupt)
     flying: deque[tuple[_Task, Future[tuple[Calculation | None, str]]]] = deque()
     try:
-        for task in tasks:
-            flying.append((task, pool.submit(_read, how, task.source)))
-            if len(flying) >= IN_FLIGHT * jobs:
+        with worker_pool(min(jobs, len(tasks))) as pool:
+            for task in tasks:
+                flying.append((task, pool.submit(_read, how, task.source)))
+                if len(flying) >= IN_FLIGHT * jobs:
+                    oldest, future = flying.popleft()
+                    yield oldest, *future.result()
+            while flying:
                 oldest, future = flying.popleft()
                 yield oldest, *future.result()
-        while flying:
-            oldest, future = flying.popleft()
-            yield oldest, *future.result()
     except BrokenProcessPool as error:
         raise HamnetError(
             "a reading process was killed, most likely for lack of memory: run again with fewer --jobs; "
             "what was read so far is kept"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _read(how: _Reading, source: Path) -> tuple[Calculation | None, str]:
@@ -280,8 +276,3 @@ def _read(how: _Reading, source: Path) -> tuple[Calculation | None, str]:
         return None, f"{type(error).__name__}: {error}"
     except Exception as error:  # one odd file must not stop a run over thousands: it is reported like the others
         return None, f"unexpected {type(error).__name__}: {error}"
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C is the main process's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

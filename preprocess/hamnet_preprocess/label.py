@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from hamnet.core.processes import worker_pool
 from hamnet.errors import ConfigError, HamnetError
 
 LOOSEST_CONV_TOL = 1e-9
@@ -199,7 +199,7 @@ def _run(
         for task in tasks:
             yield _one(engine_name, *task, settings)
         return
-    with _one_thread_each(), ProcessPoolExecutor(min(jobs, len(tasks)), get_context("spawn")) as pool:
+    with _one_thread_each(), worker_pool(min(jobs, len(tasks))) as pool:
         futures = {pool.submit(_one, engine_name, *task, settings): task[0] for task in tasks}
         for future in as_completed(futures):
             error = future.exception()
