@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,3 +87,29 @@ class Calculation:
     def spin(self) -> Spin:
         """Layout of the Hamiltonian; none when there is none."""
         return Spin.NONE if self.hamiltonian is None else self.hamiltonian.spin
+
+    def transferred(self, structure: AtomicStructure, change: Callable[[BlockMatrix], BlockMatrix]) -> Calculation:
+        """Every matrix on other atoms; numbers that belong to the old cell are left out.
+
+        These are energy, forces, electrons, Fermi level, eigenvalues and k mesh.
+
+        Args:
+            structure: the other atoms.
+            change: a matrix on the old atoms -> on the new ones.
+        """
+
+        def changed(matrix: BlockMatrix | None) -> BlockMatrix | None:
+            """The matrix on the new atoms, where there is one."""
+            return None if matrix is None else change(matrix)
+
+        return Calculation(
+            structure,
+            self.basis,
+            change(self.overlap),
+            changed(self.hamiltonian),
+            changed(self.reference_hamiltonian),
+            changed(self.density),
+            electronic_temperature=self.electronic_temperature,
+            converged=self.converged,
+            provenance=self.provenance,
+        )

@@ -64,32 +64,22 @@ def supercell_matrix(matrix: BlockMatrix, repeats: tuple[int, int, int]) -> Bloc
 def supercell(calculation: Calculation, repeats: tuple[int, int, int]) -> Calculation:
     """The calculation of the crystal in a cell of n1 x n2 x n3 copies; H, S and the electrons go along.
 
-    Eigenvalues, energy, forces and the k mesh belong to the small cell and are left out, save energy and
-    electrons, which grow with the number of copies.
+    Energy and electrons grow with the number of copies; eigenvalues and k mesh belong to the small cell and are left
+    out.
 
     Raises:
         PhysicsError: a repeat is below one, or above one along a direction that is not periodic.
     """
-    structure = supercell_structure(calculation.structure, repeats)
     n = int(np.prod(repeats))
-
-    def grow(matrix: BlockMatrix | None) -> BlockMatrix | None:
-        """The matrix on the supercell, where there is one."""
-        return None if matrix is None else supercell_matrix(matrix, repeats)
-
+    large = calculation.transferred(
+        supercell_structure(calculation.structure, repeats), lambda matrix: supercell_matrix(matrix, repeats)
+    )
     return replace(
-        calculation,
-        structure=structure,
-        overlap=supercell_matrix(calculation.overlap, repeats),
-        hamiltonian=grow(calculation.hamiltonian),
-        reference_hamiltonian=grow(calculation.reference_hamiltonian),
-        density=grow(calculation.density),
+        large,
         energy=None if calculation.energy is None else calculation.energy * n,
         forces=None if calculation.forces is None else np.tile(calculation.forces, (n, 1)),
         n_electrons=None if calculation.n_electrons is None else calculation.n_electrons * n,
-        kpoints=None,
-        eigenvalues=None,
-        kmesh=None,
+        fermi_energy=calculation.fermi_energy,
     )
 
 
@@ -121,26 +111,7 @@ def without_atoms(calculation: Calculation, atoms: Sequence[int]) -> Calculation
         old.pbc,
         None if old.moments is None else old.moments[keep],
     )
-
-    def cut(matrix: BlockMatrix | None) -> BlockMatrix | None:
-        """The matrix of the atoms that stay, where there is one."""
-        return None if matrix is None else _of_atoms(matrix, keep)
-
-    return replace(
-        calculation,
-        structure=structure,
-        overlap=_of_atoms(calculation.overlap, keep),
-        hamiltonian=cut(calculation.hamiltonian),
-        reference_hamiltonian=cut(calculation.reference_hamiltonian),
-        density=cut(calculation.density),
-        energy=None,
-        forces=None,
-        n_electrons=None,
-        fermi_energy=None,
-        kpoints=None,
-        eigenvalues=None,
-        kmesh=None,
-    )
+    return calculation.transferred(structure, lambda matrix: _of_atoms(matrix, keep))
 
 
 def _of_atoms(matrix: BlockMatrix, keep: NDArray[np.bool_]) -> BlockMatrix:
