@@ -161,7 +161,7 @@ class TrainingConfig(_Section):
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between rows of the log."""
     progress: bool = True
-    """Show a progress bar."""
+    """Show progress: a bar in a terminal, a line a minute in a log."""
 
     @model_validator(mode="after")
     def _check_keys(self) -> TrainingConfig:

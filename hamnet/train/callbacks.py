@@ -16,6 +16,33 @@ from hamnet.train.module import HamiltonianModule
 
 LARGEST_SHARE = 0.05
 """Saving takes at most this part of the time: very short epochs are not all saved."""
+LINE_SECONDS = 60.0
+"""Between two lines of progress in a log file."""
+
+
+class ProgressLines(pl.Callback):  # type: ignore[misc]  # Lightning is untyped to mypy
+    """A line now and then, for logs, where a bar would leave megabytes of itself.
+
+    Args:
+        on_line: called with the line.
+        budget: what the training has, as "12 minutes" or "300 epochs".
+    """
+
+    def __init__(self, on_line: Callable[[str], None], budget: str) -> None:
+        self.on_line = on_line
+        self.budget = budget
+        self._told = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the latest errors when enough time has passed."""
+        if time.monotonic() - self._told < LINE_SECONDS or not isinstance(pl_module, HamiltonianModule):
+            return
+        self._told = time.monotonic()
+        known = {"train_mae_meV": "training", "validation_mae_meV": "validation"}
+        latest = trainer.callback_metrics
+        errors = ", ".join(f"{text} {float(latest[key]):.3g} meV" for key, text in known.items() if key in latest)
+        used = f"{pl_module.seconds_spent / 60:.1f} minutes, {100 * pl_module.budget_used:.0f} % of {self.budget}"
+        self.on_line(f"  epoch {trainer.current_epoch}, {used}: {errors}")
 
 
 class Keeper(CheckpointCallback):  # type: ignore[misc]  # Lightning is untyped to mypy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +20,13 @@ from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from hamnet.config import Config
+from hamnet.config import Config, TrainingConfig
 from hamnet.data.splits import Split
 from hamnet.nn.checkpoint import Checkpoint, save_checkpoint
 from hamnet.nn.dataset import CACHE_BYTES, Batch, HamiltonianDataset, StoreCollection, collate, to_basis
 from hamnet.train.band_monitor import BandMonitor
 from hamnet.train.batches import BatchPlan
-from hamnet.train.callbacks import Keeper
+from hamnet.train.callbacks import Keeper, ProgressLines
 from hamnet.train.module import HamiltonianModule
 from hamnet.train.parallel import Team, meeting
 
@@ -127,12 +128,12 @@ class Fit:
             KeyboardInterrupt: interrupted; last.ckpt resumes.
         """
         with quiet_lightning(), meeting(self.team):
-            trainer = self._trainer(module, callbacks)
+            trainer = self._trainer(module, callbacks, on_line)
             with _interruptible(trainer, self.config.training.output, on_line):
                 trainer.fit(module, loaders[0], loaders[1], ckpt_path=last, weights_only=True if last else None)
         return trainer
 
-    def _trainer(self, module: HamiltonianModule, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    def _trainer(self, module: HamiltonianModule, callbacks: Sequence[pl.Callback], on_line: Line) -> pl.Trainer:
         training = self.config.training
         monitor = "validation_mae_meV" if self.split.validation else "train_mae_meV"
         kept: list[pl.Callback] = [*callbacks, Keeper(training.output, monitor, self.best_writer(module))]
@@ -142,8 +143,9 @@ class Fit:
             kept.insert(0, EarlyStopping(monitor, patience=patience, check_on_train_epoch_end=on_train, verbose=False))
         if training.validate_bands and self.split.validation and self.team.leads:
             kept.insert(0, self._band_monitor(training.validate_bands))
+        bar = training.progress and sys.stderr.isatty()
         if training.progress:
-            kept.append(TQDMProgressBar(refresh_rate=1))
+            kept.append(TQDMProgressBar(refresh_rate=1) if bar else ProgressLines(on_line, _budget(training)))
         folder = training.output
         return pl.Trainer(
             accelerator="gpu" if training.device == "cuda" else "cpu",
@@ -155,7 +157,7 @@ class Fit:
             gradient_clip_val=training.gradient_clip,
             check_val_every_n_epoch=training.validate_every,
             log_every_n_steps=training.log_every,
-            enable_progress_bar=training.progress,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             enable_checkpointing=True,
             num_sanity_val_steps=0,
@@ -180,6 +182,10 @@ class Fit:
 def replace_metadata(checkpoint: Checkpoint, metadata: dict[str, Any]) -> Checkpoint:
     """The same checkpoint with other figures and texts."""
     return Checkpoint(**(vars(checkpoint) | {"metadata": metadata}))
+
+
+def _budget(training: TrainingConfig) -> str:
+    return f"{training.epochs} epochs" if training.max_minutes is None else f"{training.max_minutes:g} minutes"
 
 
 def _plan(loader: Loader) -> BatchPlan:

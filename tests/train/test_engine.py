@@ -180,3 +180,16 @@ def test_ensemble_members_differ_share_the_split_and_go_on(store: Path, tmp_path
     assert more[2].checkpoint.is_file()
     with pytest.raises(ConfigError, match="2 members"):
         train_ensemble(config, 1)
+
+
+def test_a_log_gets_lines_and_no_bar(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(callbacks, "LINE_SECONDS", 0.0)
+    said: list[str] = []
+    train(small_config(store, tmp_path / "run", epochs=2, progress=True), on_line=said.append)
+    told = [line for line in said if line.startswith("  epoch")]
+    assert [line.split(",")[0] for line in told] == ["  epoch 0", "  epoch 1"]
+    assert "100 % of 2 epochs" in told[-1]
+    assert "validation" in told[-1]
+    assert "it/s" not in capfd.readouterr().err
