@@ -86,6 +86,7 @@ def select(
     device: str = "cpu",
     on_line: Line = lambda line: None,
     make_builder: MakeBuilder = FockBuilder,
+    inputs: Sequence[Path] = (),
 ) -> Ranking:
     """Rank structures and write OUTPUT.csv and, beside it, the first of them as OUTPUT.extxyz.
 
@@ -101,12 +102,15 @@ def select(
         device: cpu, cuda or cuda:N.
         on_line: called with lines for a person.
         make_builder: Fock builder of a structure, a basis and a method.
+        inputs: files that the structures were read from: they are not overwritten.
 
     Raises:
-        ConfigError: the spread of one model, an unknown measure, or a name that is no .csv file.
+        ConfigError: the spread of one model, an unknown measure, a name that is no .csv file, or one whose .extxyz is
+            among the inputs.
         PhysicsError: no structure could be ranked.
     """
     _check_request(output, [name for name, _ in structures])
+    _spare_inputs(output, [*models, *inputs])
     predictor = load_models(models, device)
     # another model's rows would be taken for this one's
     part = output.with_suffix(f".{predictor.checkpoint.sha256[:12]}.part.csv")
@@ -131,6 +135,17 @@ def _check_request(output: Path, names: Sequence[str]) -> None:
         raise ConfigError(f"the ranking is a table: name a .csv file, not {output.name!r}")
     if len(set(names)) != len(names):
         raise ConfigError("two structures have one name: rename one of them")
+
+
+def _spare_inputs(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over a file that was read, by whatever path it is reached."""
+    for target in (output, output.with_suffix(".extxyz")):
+        for path in inputs:
+            if target.exists() and path.exists() and target.samefile(path):
+                raise ConfigError(
+                    f"{target} would be written over {path}, which is read: give the table another name than "
+                    f"{output.name}; the chosen structures go beside it, as .extxyz"
+                )
 
 
 def _by_spread(predictor: Predictor, structures: Sequence[tuple[str, Any]], on_line: Line) -> list[Ranked]:

@@ -168,6 +168,27 @@ def test_impossible_requests_are_refused(model: Path, tmp_path: Path) -> None:
         select([model], pool() * 2, tmp_path / "ranked.csv")
 
 
+@pytest.mark.parametrize("reached", ["by its name", "by a link", "through another folder"])
+def test_the_pool_is_never_overwritten(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    path = tmp_path / "pool.extxyz"
+    ase.io.write(path, [atoms for _, atoms in pool()])
+    before = path.read_bytes()
+    given_path, output = path, tmp_path / "pool.csv"
+    if reached == "by a link":
+        given_path = tmp_path / "link.extxyz"
+        given_path.symlink_to(path)
+    elif reached == "through another folder":
+        (tmp_path / "sub").mkdir()
+        monkeypatch.chdir(tmp_path / "sub")
+        output = Path("../pool.csv")
+    with pytest.raises(ConfigError, match=r"another name than pool\.csv"):
+        app(["select", str(model), str(given_path), "-o", str(output)], standalone_mode=False)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*.csv"))
+
+
 @given(scores=st.lists(st.floats(0, 1e3) | st.just(math.nan), min_size=1, max_size=6), top=st.integers(1, 8))
 def test_tables_keep_what_is_not_known_empty(
     scores: list[float], top: int, tmp_path_factory: pytest.TempPathFactory
