@@ -198,7 +198,7 @@ class Predictor:
             matrix,
             hamiltonian,
             baseline if self.needs_reference else None,
-            n_electrons=self.basis.n_electrons(structure.species),
+            n_electrons=self.n_electrons(structure),
             provenance=self.provenance(),
         )
         least = least_overlap_eigenvalue(matrix)
@@ -208,6 +208,11 @@ class Predictor:
                 "atoms may be too close, or their distances outside the training set; give S with --overlap"
             )
         return Prediction(calculation, seconds, least, tuple(remarks))
+
+    def n_electrons(self, structure: AtomicStructure) -> float:
+        """Electrons of a structure: of a molecule with the charge of the training data; of a crystal, neutral."""
+        charge = 0.0 if structure.is_periodic else float(self.checkpoint.metadata.get("charge", 0.0))
+        return self.basis.n_electrons(structure.species) - charge
 
     def _overlap(self, structure: AtomicStructure, given: BlockMatrix | Path | str | None) -> BlockMatrix:
         """S as it is given, or made from the basis on the pairs that the structure has."""

@@ -202,7 +202,7 @@ def store_plan(folder: Path, key: str, name: str, plan: TilePlan, evaluator: Til
         structure,
         predictor.basis,
         no_overlap(predictor.basis, structure.species),
-        n_electrons=predictor.basis.n_electrons(structure.species),
+        n_electrons=predictor.n_electrons(structure),
         provenance=tile_provenance(predictor),
     )
     make_store(folder / "store.h5", name, calculation, predictor.model.spin, plan.layout, key)

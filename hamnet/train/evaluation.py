@@ -66,6 +66,11 @@ def evaluate_calculations(
     first = next(iter(calculations.values()))()
     if first.spin is Spin.SPINOR and checkpoint.spin is Spin.COLLINEAR:
         checkpoint = as_spinor(checkpoint)
+    if first.spin is not checkpoint.spin:
+        raise PhysicsError(
+            f"the data have spin layout {first.spin.value}, the model's H {checkpoint.spin.value}: evaluate on data of "
+            "the model's kind"
+        )
     model = checkpoint.model.to(device).eval()
     errors = HamiltonianErrors(checkpoint.basis)
     spectra: list[SpectrumErrors] = []
@@ -153,14 +158,19 @@ def evaluate(
         names = collection.names if split is None else list(getattr(named_split(split, collection), part))
         calculations = readers(collection, names)
         result = evaluate_calculations(checkpoint, calculations, device)
+        _write_to(output, result, checkpoint)
         if scf:
             add_scf_figures(result.figures, result.structures, Predictor(checkpoint, device), calculations, scf)
+            _write_to(output, result, checkpoint)
     finally:
         collection.close()
+    return result
+
+
+def _write_to(output: Path | None, result: Evaluation, checkpoint: Checkpoint) -> None:
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_evaluation(result, checkpoint, output)
-    return result
 
 
 def readers(stores: StoreCollection, names: Sequence[str]) -> dict[str, Callable[[], Calculation]]:

@@ -58,8 +58,9 @@ def label_noise(provenances: Iterable[Provenance], n_atoms: int) -> tuple[float 
 def _parts(origin: Provenance, large: bool) -> dict[str, float]:
     parts: dict[str, float] = {}
     level, tolerance = re.search(r"level (\d)", origin.grid), re.search(r"conv_tol ([0-9.eE+-]+)", origin.convergence)
-    if level and int(level[1]) in GRID_NOISE:
-        parts[f"grid level {level[1]} turned against the molecule"] = GRID_NOISE[int(level[1])][large]
+    if level:
+        known = min(max(int(level[1]), min(GRID_NOISE)), max(GRID_NOISE))  # a coarser grid than was measured: at least
+        parts[f"grid level {level[1]} turned against the molecule"] = GRID_NOISE[known][large]
     if tolerance:
         parts[f"SCF threshold {tolerance[1]}"] = SCF_NOISE[1] * float(tolerance[1]) / SCF_NOISE[0]
     if "six decimals" in origin.convergence:

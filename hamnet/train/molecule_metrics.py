@@ -149,7 +149,8 @@ def molecule_parts(figures: dict[str, Any]) -> list[str]:
     """The figures for a person, raw errors first; empty where there are no molecules."""
     if figures.get("hamiltonian_mae_uEh") is None:
         return []
-    parts = [f"H MAE {micro(figures['hamiltonian_mae_uEh'])} uEh ({figures['hamiltonian_mae_meV_raw']:.3g} meV, raw)"]
+    mean = figures["hamiltonian_mae_uEh"]
+    parts = [f"H MAE {micro(mean)} uEh ({1e3 * mean / MICROHARTREE:.3g} meV, raw, mean over the molecules)"]
     names = {"occupied": "occupied levels", "homo": "HOMO", "lumo": "LUMO", "gap": "gap"}
     found = {text: figures[f"{key}_mae_uEh"] for key, text in names.items()}
     levels = [f"{text} {micro(value)}" for text, value in found.items() if value is not None]

@@ -113,11 +113,7 @@ class Replay:
             mixed = hamiltonian.with_values(self.keep * hamiltonian.values + (1 - self.keep) * fock.values)
             words = f"{self.keep:g} H + {1 - self.keep:g} F, one Fock build"
         source = replay_provenance(predicted.provenance, self.method, words)
-        n_electrons = predicted.basis.n_electrons(predicted.structure.species) - self.method.charge
-        return replace(
-            predicted, hamiltonian=mixed, energy=check.energy, n_electrons=n_electrons, converged=False,
-            provenance=source,
-        )  # fmt: skip
+        return replace(predicted, hamiltonian=mixed, energy=check.energy, converged=False, provenance=source)
 
 
 def replay_provenance(predicted: Provenance, method: Method, words: str) -> Provenance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,8 @@ from hamnet.train.spin_start import can_widen, widen_heads, widened_statistics
 
 OVERLAP_SAMPLES = 200
 """The overlap is fitted to at most this many calculations: it depends on pairs alone."""
+KIND_SAMPLES = 200
+"""So many calculations, spread over the training part, are asked for functional, grid and charge."""
 Line = Callable[[str], None]
 
 
@@ -166,7 +169,18 @@ class Starter:
         return any(is_magnetic(calculation) for calculation in self._read(self.split.train, basis))
 
     def _metadata(self) -> dict[str, Any]:
-        first = self.stores.read(self.split.train[0])
+        """What a prediction has to know of the labels: the most frequent kind, where there are several."""
+        names = self.split.train[:: max(1, len(self.split.train) // KIND_SAMPLES)]
+        read = [self.stores.read(name) for name in names[:KIND_SAMPLES]]
+        kinds = Counter(_kind(calculation) for calculation in read)
+        common = kinds.most_common(1)[0][0]
+        if len(kinds) > 1:
+            told = "; ".join(f"{n} x {', '.join(text for text in kind if text)}" for kind, n in kinds.most_common(4))
+            self.on_line(
+                f"note: the labels are of {len(kinds)} kinds, which the network cannot tell apart ({told}): train on "
+                "one kind, or expect errors of the size of their differences"
+            )
+        first = next(calculation for calculation in read if _kind(calculation) == common)
         return {
             "train": len(self.split.train),
             "code": first.provenance.code,
@@ -195,6 +209,12 @@ class Starter:
 
     def _read(self, names: Sequence[str], basis: OrbitalBasis) -> Iterator[Calculation]:
         return (to_basis(self.stores.read(name), basis) for name in names)
+
+
+def _kind(calculation: Calculation) -> tuple[str, str, str]:
+    """What labels must have in common: functional (whatever libxc's version), grid, charge."""
+    functional = calculation.provenance.functional.partition(" (")[0]
+    return functional, calculation.provenance.grid, f"charge {round(charge_of(calculation), 3):g}"
 
 
 def charge_of(calculation: Calculation) -> float:

@@ -1,6 +1,7 @@
 """From a checkpoint and atoms to H and S."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hamnet.core.rotation import rotate_blocks, rotate_structure
 from hamnet.core.structure import AtomicStructure
 from hamnet.data.store import Store, write_store
 from hamnet.errors import BasisError, ConfigError, FormatError, PhysicsError
+from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.predict.batch import named_frames, predict_files
 from hamnet.predict.overlap import fit_overlap, overlap_from_file, overlap_of, structure_pairs
 from hamnet.predict.predictor import Predictor, load
@@ -123,6 +125,15 @@ def test_a_free_molecule_has_no_images(predictor: Predictor) -> None:
     result = predictor.calculation(Atoms("C2", [[0, 0, 0], [0, 0, 1.42]]))
     assert result.overlap.pairs.n_pairs == 4
     assert not result.structure.is_periodic
+
+
+def test_molecules_have_the_charge_of_the_training_data(checkpoint: Path) -> None:
+    known = load_checkpoint(checkpoint)
+    ions = Predictor(replace(known, metadata=known.metadata | {"charge": -1.0}))
+    pair = Atoms("C2", [[0, 0, 0], [0, 0, 1.42]])
+    assert ions.calculation(pair).n_electrons == pytest.approx(9)
+    # a charged cell's charge does not grow with the cell: larger ones are neutral
+    assert ions.calculation(rattled()).n_electrons == pytest.approx(32)
 
 
 def test_load_refuses_what_is_no_checkpoint(tmp_path: Path, checkpoint: Path) -> None:

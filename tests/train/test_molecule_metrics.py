@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.linalg import eigh, sqrtm
-from training_cases import NETWORK
+from training_cases import NETWORK, small_store, small_train
 from typer.testing import CliRunner
 
 from hamnet.cli import app
 from hamnet.config import config_from_dict, load_config
 from hamnet.core.calculation import Calculation, Provenance
+from hamnet.core.spin import Spin
 from hamnet.data.store import write_store
+from hamnet.errors import PhysicsError
+from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.nn.dataset import StoreCollection
+from hamnet.train.evaluation import evaluate
 from hamnet.train.label_noise import label_noise
 from hamnet.train.molecule_metrics import KEYS, MICROHARTREE, STACK, MoleculeErrors, is_closed_shell, spectral_errors
 from hamnet.train.named_split import split_remark
@@ -214,6 +219,9 @@ def test_label_noise(grid: str, convergence: str, n_atoms: int, floor: float, wo
 def test_label_noise_of_others() -> None:
     assert label_noise([Provenance("OpenMX")], 2)[1].startswith("labels from OpenMX")
     assert label_noise([Provenance("unknown")], 2) == (None, "")
+    # coarser than what was measured: at least as noisy
+    coarse, finer = (label_noise([Provenance("pyscf", grid=f"level {n}")], 2)[0] for n in (1, 2))
+    assert coarse == finer
     mixed = [Provenance("pyscf", grid=grid) for grid in ("level 3", "level 3, density fit default")]
     assert "differ by 7 uEh" in label_noise(mixed, 9)[1]
 
@@ -234,6 +242,31 @@ def test_train_and_evaluate_print_them(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert "coefficient similarity" in ran.stdout
     assert "uEh" in ran.stdout.splitlines()[0]
+
+
+def test_labels_of_several_kinds_are_said(tmp_path: Path) -> None:
+    """The network cannot tell functionals and charges apart; the checkpoint knows the most frequent kind."""
+    made = hydrogens(2, 6)
+    odd = made[0][1]
+    of_ion = replace(odd, n_electrons=1.0, provenance=replace(odd.provenance, functional="pbe0"))
+    store = tmp_path / "data.h5"
+    write_store(store, [(made[0][0], of_ion), *made[1:]])
+    data = {"store": str(store), "train_fraction": 1.0, "validation_fraction": 0.0, "test_fraction": 0.0}
+    training = {"output": str(tmp_path / "run"), "epochs": 1, "progress": False, "threads": 1}
+    lines: list[str] = []
+    result = train(config_from_dict({"data": data, "network": NETWORK, "training": training}), on_line=lines.append)
+    told = next(line for line in lines if "kinds" in line)
+    assert "5 x pbe, level 3, charge 0" in told
+    assert "1 x pbe0, level 3, charge 1" in told
+    known = load_checkpoint(result.checkpoint).metadata
+    assert (known["functional"], known["charge"]) == ("pbe", 0.0)
+
+
+def test_another_spin_layout_is_refused(tmp_path: Path) -> None:
+    model = small_train(tmp_path, epochs=1).checkpoint
+    small_store(tmp_path / "collinear.h5", Spin.COLLINEAR, 2)
+    with pytest.raises(PhysicsError, match="the data have spin layout collinear, the model's H none"):
+        evaluate(model, [tmp_path / "collinear.h5"])
 
 
 def test_a_benchmarks_split_by_name(tmp_path: Path) -> None:
