@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hamnet.core.calculation import Calculation
-from hamnet.errors import ConfigError, PhysicsError
+from hamnet.errors import ConfigError, HamnetError, PhysicsError
 from hamnet.nn.dataset import to_basis
 from hamnet.predict.energy import predicted_hamiltonian
 from hamnet.predict.predictor import Predictor
@@ -142,17 +142,25 @@ def add_scf_figures(
     """Put the figures of a sample beside those of an evaluation.
 
     Args:
-        figures: of the whole evaluation; gets `scf_figures`.
+        figures: of the whole evaluation; gets `scf_figures`, and notes of molecules that were left out.
         rows: one for each calculation with its "name"; those of the sample get their own figures.
         model: trained on molecules.
         calculations: name -> function that reads it, with H.
         n: size of the sample.
 
     Raises:
-        PhysicsError, ConfigError, BasisError: as `scf_errors`.
+        PhysicsError: no molecule of the sample could be treated.
     """
-    names = sample(list(calculations), n)
-    errors = {name: scf_errors(model, name, to_basis(calculations[name](), model.basis)) for name in names}
+    errors: dict[str, ScfErrors] = {}
+    left_out: list[str] = []
+    for name in sample(list(calculations), n):
+        try:
+            errors[name] = scf_errors(model, name, to_basis(calculations[name](), model.basis))
+        except HamnetError as error:
+            left_out.append(f"no SCF figures: {name}: {str(error).removeprefix(f'{name}: ')}")
+    if not errors:
+        raise PhysicsError(f"none of {len(left_out)} molecules could be treated; {left_out[0]}")
+    figures["notes"] = sorted({*figures.get("notes", ()), *left_out})
     figures |= scf_figures(list(errors.values()))
     for row in rows:
         if row["name"] in errors:

@@ -158,6 +158,16 @@ def test_figures_stand_beside_those_of_the_evaluation() -> None:
     assert "scf_start" not in rows[1]
 
 
+def test_a_molecule_without_scf_figures_is_left_out_and_named() -> None:
+    figures: dict[str, object] = {}
+    calculations = {"a": water, "bare": lambda: replace(water(), hamiltonian=None)}
+    add_scf_figures(figures, [], Oracle(), calculations, 2)
+    assert figures["scf_sample"] == 1
+    assert figures["notes"] == ["no SCF figures: bare: SCF figures are for molecules with a Hamiltonian"]
+    with pytest.raises(PhysicsError, match="none of 1 molecules"):
+        add_scf_figures({}, [], Oracle(), {"bare": calculations["bare"]}, 1)
+
+
 def test_a_sample_is_spread_over_the_list() -> None:
     names = [str(k) for k in range(10)]
     assert sample(names, 3) == ["0", "4", "9"]
