@@ -245,9 +245,12 @@ def _check_likeness(
     fock = np.asarray(row.fock, dtype=np.float64)
     found = {n: likeness(dense_to_ours(fock, c, kinds), overlap, between) for n, c in CONVENTIONS.items()}
     best = max(found, key=lambda name: found[name])
+    advice = f"the best order is {best!r} with {found[best]:.2f}"
+    if found[best] < LIKENESS:
+        advice = "no other order fits: the positions have another unit, or the row is damaged"
     raise PhysicsError(
         f"{row.where}: H does not follow S in the orbital order of {convention.name!r}: cosine "
-        f"{found[convention.name]:.2f}, expected {LIKENESS} or more; the best order is {best!r} with {found[best]:.2f}"
+        f"{found[convention.name]:.2f}, expected {LIKENESS} or more; {advice}"
     )
 
 
