@@ -37,8 +37,12 @@ class Split:
                     )
                 seen[name] = part
 
-    def check(self, names: Sequence[str]) -> None:
+    def check(self, names: Sequence[str], to_train: bool = True) -> None:
         """Refuse a split that names calculations which the store does not hold.
+
+        Args:
+            names: of the store.
+            to_train: the training part must not be empty.
 
         Raises:
             ConfigError: unknown names, or nothing to train on.
@@ -51,7 +55,7 @@ class Split:
                     f"the split's {part} part names {len(unknown)} calculations that the store does not hold, "
                     f"the first is {unknown[0]!r}; the store holds {len(known)}, as {', '.join(sorted(known)[:3])}"
                 )
-        if not self.train:
+        if to_train and not self.train:
             raise ConfigError("the split's train part is empty: at least one calculation is needed to train on")
 
     def write(self, path: str | Path) -> None:
@@ -94,8 +98,8 @@ def random_split(names: Sequence[str], validation: float, test: float, seed: int
     return split
 
 
-def read_split(path: str | Path, names: Sequence[str]) -> Split:
-    """Split from a JSON file, checked against the names of a store.
+def read_split(path: str | Path, names: Sequence[str], to_train: bool = True) -> Split:
+    """Split from a JSON file, checked against the names of a store, see `Split.check`.
 
     Raises:
         ConfigError: no such file, no JSON, an unknown part, unknown or double names.
@@ -115,7 +119,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> Split:
         if not isinstance(entries, list) or not all(isinstance(name, str) for name in entries):
             raise ConfigError(f"the {part} part of the split file {path} is not a list of names: {expected}")
     split = Split(**{part: tuple(content.get(part, ())) for part in PARTS})
-    split.check(names)
+    split.check(names, to_train)
     return split
 
 

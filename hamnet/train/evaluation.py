@@ -17,6 +17,7 @@ from hamnet.data.splits import PARTS
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, as_spinor, load_checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
+from hamnet.predict.ensemble import model_files
 from hamnet.predict.evaluate import evaluate as predict_matrix
 from hamnet.predict.predictor import Predictor
 from hamnet.train.label_noise import label_noise
@@ -139,7 +140,7 @@ def evaluate(
     """Errors of a checkpoint on a store, or on one part of a split of it.
 
     Args:
-        model: checkpoint.
+        model: checkpoint, or the folder of a run.
         stores: stores with the truth.
         output: folder for metrics.json and error_map.png; None: nothing is written.
         split: JSON file with the parts; None: all calculations.
@@ -152,10 +153,15 @@ def evaluate(
     """
     if part not in PARTS:
         raise ConfigError(f"there is no part {part!r}: choose one of {', '.join(PARTS)}")
-    checkpoint = load_checkpoint(model)
+    files = model_files(model)
+    if len(files) > 1:
+        raise ConfigError(f"{model} holds {len(files)} models: evaluate one, as {files[0]}")
+    checkpoint = load_checkpoint(files[0])
     collection = StoreCollection(stores)
     try:
-        names = collection.names if split is None else list(getattr(named_split(split, collection), part))
+        names = (
+            collection.names if split is None else list(getattr(named_split(split, collection, to_train=False), part))
+        )
         calculations = readers(collection, names)
         result = evaluate_calculations(checkpoint, calculations, device)
         _write_to(output, result, checkpoint)

@@ -10,14 +10,14 @@ from hamnet.data.splits import PARTS, Split, read_split
 from hamnet.nn.dataset import StoreCollection
 
 
-def named_split(split: Path, stores: StoreCollection) -> Split:
+def named_split(split: Path, stores: StoreCollection, to_train: bool = True) -> Split:
     """The split of a file, or the benchmark's of that name, of the calculations in the stores.
 
     Raises:
         ConfigError: no such file or split, or it does not fit the stores.
     """
     if not is_benchmark(split):
-        return read_split(split, stores.names)
+        return read_split(split, stores.names, to_train)
     n_rows = rows_in_file(stores.read(stores.names[0]).provenance.source)
     return benchmark_split(str(split), stores.names, stores.n_atoms, n_rows)
 

@@ -67,6 +67,12 @@ def test_bad_split_files(tmp_path, content, message):
         read_split(path, NAMES)
 
 
+def test_a_split_that_nothing_trains_on_may_have_a_test_part_alone(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"test": ["c000"]}))
+    assert read_split(path, NAMES, to_train=False).test == ("c000",)
+
+
 def test_no_json_and_no_file(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):

@@ -269,6 +269,12 @@ def test_another_spin_layout_is_refused(tmp_path: Path) -> None:
         evaluate(model, [tmp_path / "collinear.h5"])
 
 
+def test_a_runs_folder_is_its_model(tmp_path: Path) -> None:
+    model = small_train(tmp_path, epochs=1).checkpoint
+    whole, named = (evaluate(path, [tmp_path / "data.h5"]) for path in (model.parent, model))
+    assert whole.figures == named.figures
+
+
 def test_a_benchmarks_split_by_name(tmp_path: Path) -> None:
     """`data.split=qh9-stable-iid` is the split of the whole file; what is said of it says that it is unverified."""
     cases = [
