@@ -183,13 +183,13 @@ def damage(path: Path, change: str, *values: Any) -> None:
 
 
 def test_without_overlap_a_wrong_unit_is_no_matter_of_order(molecules: list[Molecule], tmp_path: Path) -> None:
-    path = write_qh9(tmp_path / "x.db", molecules[:1], CONVENTIONS["pyscf"])
+    path = write_qh9(tmp_path / "x.db", molecules[:2], CONVENTIONS["pyscf"])
     with sqlite3.connect(path) as file:
         (positions,) = file.execute("SELECT pos FROM data WHERE rowid = 1").fetchone()
     file.close()
     damage(path, "pos = ?", (np.frombuffer(positions, "<f8") / BOHR).tobytes())
     with pytest.raises(PhysicsError, match="no other order fits: the positions have another unit"):
-        QH9Reader().read(path / "0")
+        QH9Reader().read(path / "1")
 
 
 BROKEN = {
