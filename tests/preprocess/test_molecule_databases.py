@@ -183,7 +183,7 @@ def damage(path: Path, change: str, *values: Any) -> None:
 
 
 def test_without_overlap_a_wrong_unit_is_no_matter_of_order(molecules: list[Molecule], tmp_path: Path) -> None:
-    path = write_qh9(tmp_path / "x.db", molecules[:2], CONVENTIONS["pyscf"])
+    path = write_qh9(tmp_path / "x.db", [molecules[1], molecules[0]], CONVENTIONS["pyscf"])
     with sqlite3.connect(path) as file:
         (positions,) = file.execute("SELECT pos FROM data WHERE rowid = 1").fetchone()
     file.close()
