@@ -47,8 +47,8 @@ def select(
 
     reporter = Reporter(as_json)
     models, files = models_and_structures([model, *structures])
-    measure = by.value if by else None
-    ranking = rank(models, named_frames(files), output, measure, top, device, reporter.line, inputs=files)
+    frames = named_frames(files)
+    ranking = rank(models, frames, output, by.value if by else None, top, device, reporter.line, inputs=files)
     for number, row in enumerate(ranking.rows[:top], start=1):
         reporter.line(
             f"{number:4d}  {row.name}  {row.score:.4e} eV" if not row.reason else f"{number:4d}  {row.name}  -"

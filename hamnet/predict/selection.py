@@ -7,6 +7,7 @@ spread       root mean square over blocks of how far the members of an ensemble 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hamnet.predict.ensemble import Ensemble, EnsemblePrediction, load_models
 from hamnet.predict.fock_check import MakeBuilder, method_of
 from hamnet.predict.fock_log import FockLog, FockRow, accounted_check
 from hamnet.predict.predictor import Predictor
+from hamnet.predict.structures import geometry_hash
 from hamnet_preprocess.pyscf_fock import FockBuilder
 
 Measure = Literal["commutator", "spread"]
@@ -113,7 +115,8 @@ def select(
     _spare_inputs(output, [*models, *inputs])
     predictor = load_models(models, device)
     # another model's rows would be taken for this one's
-    part = output.with_suffix(f".{predictor.checkpoint.sha256[:12]}.part.csv")
+    models_key = hashlib.sha256(" ".join(member.checkpoint.sha256 for member in predictor.parts).encode()).hexdigest()
+    part = output.with_suffix(f".{models_key[:12]}.part.csv")
     chosen: Measure = measure or ("spread" if isinstance(predictor, Ensemble) else "commutator")
     if chosen == "spread":
         rows, builds = _by_spread(predictor, structures, on_line), 0
@@ -172,23 +175,25 @@ def _by_commutator(
 ) -> tuple[list[Ranked], int]:
     method = method_of(predictor.checkpoint)
     log = FockLog(part)
-    known = {row.name: row for row in log.rows}
+    # a row is known by its geometry as well: a structure that was edited since is another one
+    keys = {name: f"{name} {geometry_hash(atoms)[:16]}" for name, atoms in structures}
+    known = {row.name: row for row in log.rows if row.name in keys.values()}
     on_line(f"{len(structures)} structures, one Fock build each ({method.text}); {len(known)} are there already")
     for k, (name, atoms) in enumerate(structures):
-        if name in known:
+        if keys[name] in known:
             continue
-        row, _ = accounted_check(predictor, name, atoms, 0, method, make_builder=make_builder)
+        row, _ = accounted_check(predictor, keys[name], atoms, 0, method, make_builder=make_builder)
         log.add(row)
-        known[name] = row
+        known[row.name] = row
         if row.reason:
             on_line(f"left out: {name}: {row.reason}")
         if k == 0:
             on_line(f"one took {row.seconds:.1f} s: about {row.seconds * (len(structures) - 1):.0f} s more")
-    return [_ranked(known[name], len(atoms)) for name, atoms in structures], log.builds
+    return [_ranked(name, known[keys[name]], len(atoms)) for name, atoms in structures], log.builds
 
 
-def _ranked(row: FockRow, n_atoms: int) -> Ranked:
-    return Ranked(row.name, n_atoms, row.commutator_eV, row.energy_eV, row.energy_error_eV, row.reason)
+def _ranked(name: str, row: FockRow, n_atoms: int) -> Ranked:
+    return Ranked(name, n_atoms, row.commutator_eV, row.energy_eV, row.energy_error_eV, row.reason)
 
 
 def write_top(path: Path, ranking: Ranking, structures: dict[str, Any], top: int) -> int:

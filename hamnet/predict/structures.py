@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,28 @@ def to_structure(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:
         f"cannot make a structure of {type(atoms).__module__}.{type(atoms).__name__}: "
         "give ase.Atoms, a pymatgen Structure or Molecule, or a hamnet AtomicStructure"
     )
+
+
+def geometry_hash(atoms: Any) -> str:
+    """SHA-256 of elements, species labels, positions, cell, periodicity and moments of atoms as `to_structure` takes.
+
+    Equal hashes mean that a prediction made of the one is one of the other.
+    """
+    parts: list[Any]
+    if isinstance(atoms, AtomicStructure):
+        parts = [atoms.atomic_numbers, atoms.species, atoms.positions, atoms.cell, atoms.pbc, atoms.moments]
+    elif hasattr(atoms, "get_atomic_numbers"):
+        parts = [atoms.get_atomic_numbers(), atoms.get_positions(), np.array(atoms.cell), atoms.get_pbc()]
+        parts += [atoms.arrays.get(SPECIES_KEY), atoms.arrays.get("initial_magmoms")]
+    elif hasattr(atoms, "sites"):
+        lattice = getattr(atoms, "lattice", None)
+        parts = [[site.species_string for site in atoms.sites], atoms.cart_coords]
+        parts += [None] * 2 if lattice is None else [lattice.matrix, lattice.pbc]
+        parts += [atoms.site_properties.get(SPECIES_KEY), atoms.site_properties.get("magmom")]
+    else:
+        parts = [repr(atoms)]
+    plain = [np.asarray(part).tolist() if isinstance(part, np.ndarray) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, default=str).encode()).hexdigest()
 
 
 def _from_ase(atoms: Any, basis: OrbitalBasis) -> AtomicStructure:

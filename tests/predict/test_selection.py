@@ -129,6 +129,28 @@ def test_a_killed_ranking_goes_on(model: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose([row.score for row in again.rows], [row.score for row in whole.rows], rtol=1e-10)
 
 
+def test_a_structure_that_was_edited_after_a_kill_is_ranked_anew(model: Path, tmp_path: Path) -> None:
+    """The others keep what was built for them."""
+    count = 0
+
+    def dying(structure: AtomicStructure, *rest: Any) -> FockBuilder:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return FockBuilder(structure, *rest)
+
+    with pytest.raises(KeyboardInterrupt):
+        select([model], pool(), tmp_path / "ranked.csv", make_builder=dying)
+    edited = pool()
+    edited[0] = ("w0", Atoms("OHH", WATER * 1.15))
+    again = select([model], edited, tmp_path / "ranked.csv")
+    whole = select([model], edited, tmp_path / "whole.csv")
+    assert again.builds == 4  # w0 twice
+    assert [row.name for row in again.rows] == [row.name for row in whole.rows]
+    np.testing.assert_allclose([row.score for row in again.rows], [row.score for row in whole.rows], rtol=1e-10)
+
+
 @pytest.fixture(scope="module")
 def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ensemble of two models of graphene whose weights differ a little."""

@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Molecule, Structure
 from hamnet.core.basis import OrbitalBasis, Shell, Species
 from hamnet.errors import BasisError, FormatError
 from hamnet.integrations.ase import to_ase
-from hamnet.predict.structures import SPECIES_KEY, element_symbol, read_structures, to_structure
+from hamnet.predict.structures import SPECIES_KEY, element_symbol, geometry_hash, read_structures, to_structure
 
 BASIS = OrbitalBasis(
     (
@@ -126,6 +126,25 @@ def test_to_ase_and_back(kinds: list[int], periodic: bool) -> None:
     assert again.moments is not None
     assert structure.moments is not None
     assert np.array_equal(again.moments, structure.moments)
+
+
+def test_the_hash_of_a_geometry_sees_what_a_prediction_sees() -> None:
+    plain = crystal()
+    changes = [plain.copy() for _ in range(6)]
+    changes[0].positions[1, 2] += 1e-9
+    changes[1].cell[2, 2] += 1e-9
+    changes[2].pbc = [True, True, False]
+    changes[3].numbers[0] = 8
+    changes[4].set_initial_magnetic_moments([0.0, 0.5])
+    changes[5].new_array(SPECIES_KEY, np.array(["C5.0-s1", "C6.0-s2"]))
+    plain.info["comment"] = "no part of the geometry"
+    kinds = [Molecule(["C", "O"], [[0, 0, 0], [0, 0, z]]) for z in (1.1, 1.2)]
+    kinds += [Structure(Lattice.cubic(3), ["C"], [[0, 0, z]]) for z in (0.1, 0.2)]
+    everything = [plain, *changes, *kinds, *(to_structure(atoms, BASIS) for atoms in (plain, changes[0]))]
+    assert len({geometry_hash(atoms) for atoms in everything}) == len(everything)
+    assert geometry_hash(crystal()) == geometry_hash(plain)
+    assert geometry_hash(kinds[0].copy()) == geometry_hash(kinds[0])
+    assert geometry_hash(to_structure(plain, BASIS)) == geometry_hash(to_structure(crystal(), BASIS))
 
 
 def test_symbols() -> None:
