@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from hamnet.config import Config, overridden
-from hamnet.core.files import whole_file
 from hamnet.data.splits import Split
 from hamnet.data.store import Store
 from hamnet.errors import ConfigError
@@ -30,6 +29,7 @@ from hamnet.train.evaluation import evaluate_calculations, readers
 from hamnet.train.fitting import replace_metadata
 from hamnet.train.replay import KEEP, PREFIX, Replay, Target, references_of
 from hamnet.train.run import make_split, train
+from hamnet.train.unlabelled_start import begun_with, same_run, write_json
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
 ROUND_SEED = 7919
@@ -171,13 +171,11 @@ class Unlabelled:
         names = [name for name, _ in self.structures]
         if len(set(names)) != len(names):
             raise ConfigError("two unlabelled structures have one name: rename one of them")
-        self.output.mkdir(parents=True, exist_ok=True)
         checkpoint = load_checkpoint(self.model)
         method = method_of(checkpoint)
-        _same_run(self.output / "start.json", {
-            "model": checkpoint.sha256, "method": method.text, "structures": names,
-            **asdict(self.settings),
-        })  # fmt: skip
+        given = begun_with(self.config, checkpoint.sha256, method.text, self.structures, self.labelled)
+        self.output.mkdir(parents=True, exist_ok=True)
+        same_run(self.output, given | asdict(self.settings))
         self.on_line(
             f"{len(names)} structures x {self.settings.rounds} rounds: {len(names) * self.settings.rounds} Fock builds "
             f"({method.text}), those of H0 beside them where the model learnt H - H0"
@@ -273,7 +271,7 @@ class Unlabelled:
                 )
             finally:
                 stores.close()
-            _write_json(path, result.figures)
+            write_json(path, result.figures)
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return figures
 
@@ -305,7 +303,7 @@ class Unlabelled:
         figures = known | {
             "rounds": rounds, "left_out": log.failed(), "before": before, "after": after, "checkpoint": str(path),
         }  # fmt: skip
-        _write_json(self.output / "report.json", figures)
+        write_json(self.output / "report.json", figures)
         if before is not None and after is not None:
             mae = "hamiltonian_mae_meV_raw"
             self.on_line(f"labelled test part: H MAE {before[mae]:.3f} meV before, {after[mae]:.3f} meV after")
@@ -321,24 +319,6 @@ def round_figures(rows: Sequence[FockRow]) -> dict[str, Any]:
 
 def _round_text(figures: dict[str, Any]) -> str:
     return f"mean |F - H| {figures['fock_distance_meV']:.3f} meV, commutator {figures['commutator_eV']:.2e} eV"
-
-
-def _same_run(path: Path, description: dict[str, Any]) -> None:
-    """Write what a run is, or refuse a folder of another one."""
-    if not path.is_file():
-        _write_json(path, description)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    other = [key for key, value in description.items() if before.get(key) != value]
-    if other:
-        raise ConfigError(
-            f"{path.parent} holds a run with other {', '.join(other)}: set them back to go on, or choose another folder"
-        )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _duration(seconds: float) -> str:

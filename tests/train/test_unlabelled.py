@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    model: Path, output: Path, structures: list[tuple[str, Atoms]], rehearse: bool = False, **options: Any
+    model: Path,
+    output: Path,
+    structures: list[tuple[str, Atoms]],
+    rehearse: bool = False,
+    changes: Sequence[str] = (),
+    **options: Any,
 ) -> UnlabelledResult:
     """A run of two rounds, three epochs each."""
     given_settings = {"rounds": 2} | {k: v for k, v in options.items() if k in UnlabelledSettings.__annotations__}
     rest = {k: v for k, v in options.items() if k not in given_settings}
     store = model.parents[1] / "water.h5"
     fractions = ["data.train_fraction=0.5", "data.validation_fraction=0.25", "data.test_fraction=0.25"]
-    changes = ["training.epochs=3", *([f"data.store={store}", *fractions] if rehearse else [])]
-    config, stores = unlabelled_config(model, output, changes)
+    overrides = ["training.epochs=3", *([f"data.store={store}", *fractions] if rehearse else []), *changes]
+    config, stores = unlabelled_config(model, output, overrides)
     return Unlabelled(config, model, structures, UnlabelledSettings(**given_settings), stores, **rest).run()
 
 
@@ -195,13 +200,66 @@ def test_a_fock_build_that_breaks_is_named(model: Path, tmp_path: Path) -> None:
 
 def test_another_run_is_refused(model: Path, tmp_path: Path, whole: WholeRun) -> None:
     with pytest.raises(ConfigError, match="other rounds"):
-        run(model, whole.folder, waters(3, 3), rounds=3)
+        run(model, whole.folder, waters(3, 3), rehearse=True, rounds=3)
+    with pytest.raises(ConfigError, match=r"other data \(some then, none now\): set"):
+        run(model, whole.folder, waters(3, 3))
     with pytest.raises(ConfigError, match="one name"):
         run(model, tmp_path / "two", waters(1, 3) * 2)
     with pytest.raises(ConfigError, match="sizes are the model's"):
         unlabelled_config(model, tmp_path / "x", ["network.channels=9"])
     with pytest.raises(ConfigError, match="did you mean"):
         unlabelled_config(model, tmp_path / "x", ["training.epoch=9"])
+
+
+def test_other_geometries_are_refused(model: Path, whole: WholeRun) -> None:
+    """Names alone would give the old model back without a word."""
+    moved = waters(3, 3)
+    moved[1][1].positions[0, 0] += 1e-6
+    with pytest.raises(ConfigError, match="other geometries of m3/1: set that back"):
+        run(model, whole.folder, moved, rehearse=True)
+    with pytest.raises(ConfigError, match=r"other structures \(3 then, 2 now; m3/2 only in one"):
+        run(model, whole.folder, waters(2, 3), rehearse=True)
+
+
+def test_a_corrected_molecule_is_not_answered_with_the_old_failure(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(PhysicsError, match="no structure is left"):
+        run(model, tmp_path / "run", [("one", Atoms("OHH", 0.05 * WATER))], rounds=1)
+    with pytest.raises(ConfigError, match="other geometries of one"):
+        run(model, tmp_path / "run", [("one", Atoms("OHH", WATER))], rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs=2", r"training\.epochs \(3 then, 2 now\)"),
+        ("training.learning_rate=1e-5", r"training\.learning_rate \(0\.002 then, 1e-05 now\)"),
+        ("data.train_fraction=0.25", r"data\.train_fraction"),
+        ("data.split=SPLIT", r"data\.split \(null then, .sha256 "),
+        ("data.store=OTHER", r"data\.store \(\[.water\.h5, .* then, \[.other\.h5, "),
+    ],
+)
+def test_other_settings_are_refused(model: Path, whole: WholeRun, tmp_path: Path, override: str, expected: str) -> None:
+    """Also before Lightning refuses to go on to fewer epochs than are done."""
+    shutil.copy(model.parents[1] / "water.h5", tmp_path / "other.h5")
+    shutil.copy(whole.folder / "labelled_split.json", tmp_path / "split.json")
+    override = override.replace("OTHER", str(tmp_path / "other.h5")).replace("SPLIT", str(tmp_path / "split.json"))
+    with pytest.raises(ConfigError, match=expected):
+        run(model, whole.folder, waters(3, 3), rehearse=True, changes=[override])
+
+
+def test_what_leaves_the_result_alone_may_change(model: Path, whole: WholeRun) -> None:
+    again = run(
+        model, whole.folder, waters(3, 3), rehearse=True, changes=["training.workers=1", "training.log_every=3"]
+    )
+    assert again.figures["fock_builds"] == whole.result.figures["fock_builds"]
+
+
+def test_a_folder_with_a_model_of_something_else_is_refused(model: Path) -> None:
+    before = model.read_bytes()
+    with pytest.raises(ConfigError, match="would be written over"):
+        run(model, model.parent, waters(1, 3))
+    assert model.read_bytes() == before
+    assert not (model.parent / "start.json").exists()
 
 
 def test_models_with_spin_are_refused(model: Path) -> None:
