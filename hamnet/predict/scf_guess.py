@@ -8,7 +8,6 @@ too, for comparison or because the model learnt H - F[D_minao].
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
 from hamnet.errors import BasisError, PhysicsError
 from hamnet.predict.fock_check import method_of
+from hamnet.predict.handover import hand_over
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, orbital_order, structure_of
 from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of
@@ -63,40 +63,8 @@ class Guess:
     hamiltonian: FloatArray
 
     def hand_over(self, mf: Any) -> None:
-        """Let `mf` use the Fock build of this density that is there already, the first time it asks for one.
-
-        Until then `mf.get_veff` is wrapped on this one object; a change of the molecule drops the build.
-        """
-        original, restore = replaceable(mf)
-        place = mf.mol.atom_coords().tobytes()
-
-        def get_veff(mol: Any = None, dm: Any = None, *arguments: Any, **options: Any) -> Any:
-            """PySCF's get_veff, once from memory."""
-            restore()
-            same = dm is not None and np.array_equal(np.asarray(dm), self.density)
-            if same and (mol or mf.mol).atom_coords().tobytes() == place:
-                return self.potential
-            return original(mol, dm, *arguments, **options)
-
-        mf.get_veff = get_veff
-
-
-def replaceable(mf: Any) -> tuple[Callable[..., Any], Callable[[], None]]:
-    """`mf.get_veff` as it is now, and a function that puts it back after something else has been put there.
-
-    A method kept on its own object would be a cycle, and PySCF's temporary files would stay open until it is found.
-    """
-    original: Callable[..., Any] = mf.get_veff
-    own = vars(mf).get("get_veff")
-
-    def restore() -> None:
-        """Undo the replacement."""
-        if own is None:
-            vars(mf).pop("get_veff", None)
-        else:
-            mf.get_veff = own
-
-    return original, restore
+        """Let `mf` use the Fock build of this density that is there already; see `hamnet.predict.handover`."""
+        hand_over(mf, self.density, self.potential)
 
 
 class _Start:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
 from hamnet.errors import ConvergenceError
 from hamnet.predict.fock_check import method_of
+from hamnet.predict.handover import counted_builds
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.scf_guess import molecule_of_model, replaceable, scf_guess
+from hamnet.predict.scf_guess import molecule_of_model, scf_guess
 from hamnet_preprocess.label_pyscf import write_to
 from hamnet_preprocess.pyscf_fock import Method, mean_field
 
@@ -148,25 +148,6 @@ def _prepared(model: Predictor, structure: AtomicStructure, settings: ScfSetting
     mf = mean_field(molecule_of_model(structure, model.basis, settings.method.charge), settings.method)
     mf.conv_tol, mf.max_cycle = settings.conv_tol, settings.max_cycle
     return mf
-
-
-@contextmanager
-def counted_builds(mf: Any) -> Iterator[Callable[[], int]]:
-    """Inside, the function given tells how often `mf` has built a Fock matrix."""
-    original, restore = replaceable(mf)
-    count = 0
-
-    def get_veff(*arguments: Any, **options: Any) -> Any:
-        """PySCF's get_veff, counted."""
-        nonlocal count
-        count += 1
-        return original(*arguments, **options)
-
-    mf.get_veff = get_veff
-    try:
-        yield lambda: count
-    finally:
-        restore()
 
 
 def run_frames(

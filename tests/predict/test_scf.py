@@ -1,5 +1,8 @@
 """SCF from a prediction: fewer cycles when it is good, one Fock build more at most when it is not."""
 
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,12 @@ from hamnet.core.units import HARTREE
 from hamnet.errors import BasisError, ConfigError, ConvergenceError, PhysicsError
 from hamnet.integrations.pyscf import guess
 from hamnet.predict.fock_check import method_of
+from hamnet.predict.handover import counted_builds
 from hamnet.predict.predictor import Predictor
 from hamnet.predict.scf_guess import molecule_of_model, same_functional, scf_guess
-from hamnet.predict.scf_run import ScfSettings, counted_builds, run_frames, run_plain, run_scf
+from hamnet.predict.scf_run import ScfSettings, run_frames, run_plain, run_scf
 from hamnet_preprocess.pyscf import PySCFReader
-from hamnet_preprocess.pyscf_fock import Method, dense_of
+from hamnet_preprocess.pyscf_fock import Method, dense_of, mean_field
 
 
 def plain_builds() -> int:
@@ -36,6 +40,18 @@ def builds_of(mf: Any, model: Predictor) -> int:
         mf.kernel(guess(mf, model))
     assert mf.converged
     return builds()
+
+
+def coarse() -> Any:
+    """Water, PBE on a coarse grid."""
+    return closed(mean_field(mole(WATER), Method("pbe", 0)))
+
+
+def closed(mf: Any) -> Any:
+    """PySCF opens a nameless chkfile for every object, and leaves it open."""
+    if getattr(mf, "_chkfile", None) is not None:
+        mf._chkfile.close()
+    return mf
 
 
 def test_the_exact_hamiltonian_converges_in_two_cycles() -> None:
@@ -97,6 +113,52 @@ def test_a_build_is_not_handed_to_another_molecule() -> None:
     expected = scf.RHF(mole(moved)).get_veff(dm=found.density)
     # rounding
     np.testing.assert_allclose(mf.get_veff(mf.mol, found.density), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda mf: mf.copy().set(xc="pbe0"),
+        lambda mf: mf.density_fit(),
+        lambda mf: mf.to_uks(),
+        lambda mf: mf.newton(),
+        lambda mf: mf.to_hf(),
+        lambda mf: pickle.loads(pickle.dumps(mf)).set(xc="pbe0"),
+        lambda mf: deepcopy(mf).set(xc="pbe0"),
+        lambda mf: mf.set(xc="pbe0"),
+        lambda mf: (setattr(mf.grids, "level", 1), mf)[1],
+        lambda mf: mf.as_scanner(),
+    ],
+    ids=["xc", "fitted", "unrestricted", "newton", "hf", "pickled", "deep", "changed", "grid", "scanner"],
+)
+def test_a_build_is_not_handed_to_copies_or_changed_objects(copy: Callable[[Any], Any]) -> None:
+    mf = coarse()
+    density = guess(mf, Oracle())
+    found, plain = closed(copy(mf)), closed(copy(coarse()))
+    start = np.stack((density, density)) / 2 if isinstance(plain, scf.uhf.UHF) else density
+    other = np.roll(start, 1, axis=-1) + np.roll(start, 1, axis=-2)
+    for dm in (start, other):
+        # rounding; with xc, grid or integrals of another object 1e-3 and more
+        np.testing.assert_allclose(found.get_veff(dm=dm), plain.get_veff(dm=dm), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "prepare", [lambda mf: mf, lambda mf: mf.density_fit(), lambda mf: mf.newton(), lambda mf: mf.to_hf()]
+)
+def test_the_very_object_builds_once_less_and_is_itself_again(prepare: Callable[[Any], Any]) -> None:
+    mf = closed(prepare(coarse()))
+    kind, attributes = type(mf), set(vars(mf))
+    density = guess(mf, Oracle())
+    mf.conv_tol, mf.max_cycle = 1e-6, 3
+    mf.build()
+    with counted_builds(mf) as builds:
+        mf.get_veff(mf.mol, density)
+        assert builds() == 0
+        mf.get_veff(mf.mol, density)
+        assert builds() == 1
+    assert type(mf) is kind
+    # PySCF's own: integrals and times
+    assert set(vars(mf)) - attributes <= {"_eri", "_t0", "_w0", "conv_tol", "max_cycle"}
 
 
 def test_a_prediction_is_in_hamnets_order_and_the_guess_in_pyscfs() -> None:
