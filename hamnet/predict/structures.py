@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hamnet.core.basis import OrbitalBasis
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import BasisError, FormatError
+from hamnet.predict.xyz_frames import find_broken_frame
 
 SPECIES_KEY = "hamnet_species"
 """Name of a per-atom array (`atoms.arrays`, `site_properties`) of species labels; without it elements decide."""
@@ -25,7 +26,7 @@ def read_structures(path: Path | str) -> list[tuple[str, Any]]:
     """Every structure of a file as (name, ase.Atoms); several frames get names "stem/0", "stem/1", ...
 
     Raises:
-        FormatError: the file is missing, empty, or in no format that can be read.
+        FormatError: the file is missing, empty, or in no format that can be read; of xyz it names the broken frame.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,8 +57,12 @@ def _read(path: Path) -> list[Any]:
         except Exception as error:  # each parser raises kinds of its own on damaged files
             if name.endswith(".cif"):
                 return [_read_cif(path, error)]
+            if kind == "extxyz":
+                find_broken_frame(path, parse=True)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FormatError(f"{path} cannot be read as a structure ({reason}); formats are {FORMATS}") from error
+    if kind == "extxyz":
+        find_broken_frame(path)
     return list(frames)
 
 

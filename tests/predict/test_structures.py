@@ -110,6 +110,41 @@ def test_foreign_objects_are_refused() -> None:
         to_structure("POSCAR", BASIS)
 
 
+GOOD = "2\nfirst\nC 0 0 0\nO 0 0 1.13\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ("2\ncut\nC 0 0\nO 0 0 1.13\n", r"line 7: found 'C 0 0', expected 4 columns, an element and three coordinates"),
+        ("2\na line less\nC 0 0 0\n" + GOOD, r"line 8: found '2', expected 4 columns"),
+        ("2\nends\nC 0 0 0\n", r"line 5: the file ends after 1 of the frame's 2 atoms"),
+        ("C 0 0 0\n", r"line 5: found 'C 0 0 0', expected the number of atoms"),
+        ("2\nwords\nC 0 0 zero\nO 0 0 1\n", r"line 5: the frame of 2 atoms cannot be read \(.*zero"),
+        ("2\nelement\nC 0 0 0\nQq 0 0 1\n", r"line 5: .*'Qq' is no element"),
+        (
+            "1\nProperties=species:S:1:pos:R:3:forces:R:3\nC 0 0 0 1 1\n",
+            r"line 7: found 'C 0 0 0 1 1', expected 7 columns, as Properties says",
+        ),
+        ("\n" + GOOD, r"line 5: an empty line between frames"),
+    ],
+)
+def test_a_broken_frame_is_named(tmp_path: Path, second: str, expected: str) -> None:
+    (tmp_path / "pool.xyz").write_text(GOOD + second)
+    with pytest.raises(FormatError, match=r"pool\.xyz cannot be read: frame 1, " + expected):
+        read_structures(tmp_path / "pool.xyz")
+
+
+def test_whole_xyz_files_stay_readable(tmp_path: Path) -> None:
+    path = tmp_path / "pool.xyz"
+    cell = "VEC1 5 0 0\nVEC2 0 5 0\nVEC3 0 0 5\n"
+    for end in ("", "\n\n", "\nmade by hand\n"):
+        path.write_text(GOOD + GOOD + end)
+        assert len(read_structures(path)) == 2
+    path.write_text(GOOD + cell)
+    assert read_structures(path)[0][1].cell.volume == pytest.approx(125)
+
+
 @settings(max_examples=20, deadline=None)
 @given(kinds=st.lists(st.integers(0, 1), min_size=1, max_size=6), periodic=st.booleans())
 def test_to_ase_and_back(kinds: list[int], periodic: bool) -> None:
