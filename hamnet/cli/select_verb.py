@@ -31,7 +31,10 @@ def select(
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.csv); .extxyz beside it.")],
     by: Annotated[
         By | None,
-        typer.Option(help="commutator: one Fock build each, molecules; spread: of an ensemble, crystals too."),
+        typer.Option(
+            help="commutator: one Fock build each (two where the model learnt H - H0), molecules; "
+            "spread: of an ensemble, crystals too."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Structures to write as extxyz, the least known first.")] = 10,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",

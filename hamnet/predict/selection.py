@@ -2,6 +2,8 @@
 
 commutator   |F D S - S D F| at the predicted density, one Fock build each; molecules
 spread       root mean square over blocks of how far the members of an ensemble are apart; crystals too, no DFT
+
+A model that learnt H - H0 (PySCF's minao guess) needs one Fock build more for each molecule, by either measure.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Ranking:
     Args:
         measure: commutator or spread.
         rows: ranked structures.
-        builds: Fock builds spent.
+        builds: Fock builds spent, those of H0 included.
     """
 
     measure: Measure
@@ -119,7 +121,7 @@ def select(
     part = output.with_suffix(f".{models_key[:12]}.part.csv")
     chosen: Measure = measure or ("spread" if isinstance(predictor, Ensemble) else "commutator")
     if chosen == "spread":
-        rows, builds = _by_spread(predictor, structures, on_line), 0
+        rows, builds = _by_spread(predictor, structures, on_line)
     else:
         rows, builds = _by_commutator(predictor, structures, part, on_line, make_builder)
     # equal scores keep the order of the file; those without a score come last
@@ -151,9 +153,12 @@ def _spare_inputs(output: Path, inputs: Sequence[Path]) -> None:
                 )
 
 
-def _by_spread(predictor: Predictor, structures: Sequence[tuple[str, Any]], on_line: Line) -> list[Ranked]:
+def _by_spread(predictor: Predictor, structures: Sequence[tuple[str, Any]], on_line: Line) -> tuple[list[Ranked], int]:
+    """Rows, and the builds of H0 of structures that were ranked."""
     if not isinstance(predictor, Ensemble):
         raise ConfigError("one model has no spread: give several, or the folder of `hamnet train --ensemble`")
+    if predictor.needs_reference:
+        on_line(f"{len(structures)} structures, {_builds_each(0, predictor)}")
     rows = []
     for name, atoms in structures:
         try:
@@ -163,7 +168,15 @@ def _by_spread(predictor: Predictor, structures: Sequence[tuple[str, Any]], on_l
         except HamnetError as error:
             rows.append(Ranked(name, len(atoms), math.nan, reason=f"{type(error).__name__}: {error}"))
             on_line(f"left out: {name}: {rows[-1].reason}")
-    return rows
+    return rows, sum(not row.reason for row in rows) if predictor.needs_reference else 0
+
+
+def _builds_each(own: int, predictor: Predictor) -> str:
+    """How many Fock builds a structure costs, in words: `own` and that of H0."""
+    if not predictor.needs_reference:
+        return "one Fock build each"
+    total = "two Fock builds" if own else "one Fock build"
+    return f"{total} each, {'one of them ' if own else ''}for the H0 that the model adds to"
 
 
 def _by_commutator(
@@ -178,17 +191,20 @@ def _by_commutator(
     # a row is known by its geometry as well: a structure that was edited since is another one
     keys = {name: f"{name} {geometry_hash(atoms)[:16]}" for name, atoms in structures}
     known = {row.name: row for row in log.rows if row.name in keys.values()}
-    on_line(f"{len(structures)} structures, one Fock build each ({method.text}); {len(known)} are there already")
-    for k, (name, atoms) in enumerate(structures):
-        if keys[name] in known:
-            continue
+    todo = [(name, atoms) for name, atoms in structures if keys[name] not in known]
+    on_line(
+        f"{len(structures)} structures, {_builds_each(1, predictor)} ({method.text}); {len(known)} are there already"
+    )
+    told = False
+    for k, (name, atoms) in enumerate(todo, start=1):
         row, _ = accounted_check(predictor, keys[name], atoms, 0, method, make_builder=make_builder)
         log.add(row)
         known[row.name] = row
         if row.reason:
             on_line(f"left out: {name}: {row.reason}")
-        if k == 0:
-            on_line(f"one took {row.seconds:.1f} s: about {row.seconds * (len(structures) - 1):.0f} s more")
+        elif not told:  # one that failed says nothing on the time of the others
+            told = True
+            on_line(f"one took {row.seconds:.1f} s: about {row.seconds * (len(todo) - k):.0f} s more")
     return [_ranked(name, known[keys[name]], len(atoms)) for name, atoms in structures], log.builds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from model_files import graphene, untrained
 
 from hamnet.cli import app
 from hamnet.config import config_from_dict
+from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hamnet.nn.model import HamiltonianModel
+from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import fit_statistics
 from hamnet.predict.selection import Ranked, Ranking, select, write_top
 from hamnet_preprocess.pyscf_basis import basis_of, molecule_calculation
@@ -149,6 +152,35 @@ def test_a_structure_that_was_edited_after_a_kill_is_ranked_anew(model: Path, tm
     assert again.builds == 4  # w0 twice
     assert [row.name for row in again.rows] == [row.name for row in whole.rows]
     np.testing.assert_allclose([row.score for row in again.rows], [row.score for row in whole.rows], rtol=1e-10)
+
+
+def with_reference(model: Path, path: Path) -> Path:
+    """The same weights as if they had learnt H - H0."""
+    known = load_checkpoint(model)
+    network = known.config.network.model_copy(update={"baseline": "reference"})
+    config = known.config.model_copy(update={"network": network})
+    save_checkpoint(path, replace(known, config=config, baseline=Baseline("reference", Spin.NONE)))
+    return path
+
+
+def test_builds_of_the_reference_are_told_and_counted(model: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    start = with_reference(model, tmp_path / "reference.ckpt")
+    ranking = select([start], pool()[:2], tmp_path / "ranked.csv", on_line=lines.append)
+    assert ranking.builds == 4
+    assert "2 structures, two Fock builds each, one of them for the H0" in lines[0]
+    ranking = select([start, start], pool()[:2], tmp_path / "spread.csv", on_line=lines.append)
+    assert (ranking.measure, ranking.builds) == ("spread", 2)
+    assert any("2 structures, one Fock build each, for the H0" in line for line in lines)
+
+
+def test_the_time_of_one_is_told_after_the_first_that_succeeds(model: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bad = ("gold", Atoms("Au", [[0, 0, 0]]))
+    select([model], [bad, *pool()], tmp_path / "ranked.csv", on_line=lines.append)
+    told = [k for k, line in enumerate(lines) if line.startswith("one took ")]
+    assert told == [2]
+    assert lines[1].startswith("left out: gold")
 
 
 @pytest.fixture(scope="module")
