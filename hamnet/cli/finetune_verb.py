@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Checkpoint of a model of molecules, written by `hamnet train`.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint of a model of molecules, or its training's folder.")],
     unlabelled: Annotated[Path, typer.Option("--unlabelled", help="Molecules to learn from: extxyz, xyz.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     overrides: Annotated[
@@ -49,12 +49,14 @@ def finetune(
     """
     from hamnet.predict.structures import read_structures
     from hamnet.train.unlabelled import Unlabelled, UnlabelledSettings, unlabelled_config
+    from hamnet.train.unlabelled_start import starting_model
 
     reporter = Reporter(as_json)
-    config, labelled = unlabelled_config(model, output, overrides or [])
+    start = starting_model(model)
+    config, labelled = unlabelled_config(start, output, overrides or [])
     settings = UnlabelledSettings(rounds, target.value, keep, rehearsal)
     try:
-        run = Unlabelled(config, model, read_structures(unlabelled), settings, labelled, reporter.line)
+        run = Unlabelled(config, start, read_structures(unlabelled), settings, labelled, reporter.line)
         result = run.run()
     except KeyboardInterrupt:
         reporter.line("interrupted: give the same command to go on")

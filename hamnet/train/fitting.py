@@ -30,6 +30,8 @@ from hamnet.train.callbacks import Keeper, ProgressLines
 from hamnet.train.module import HamiltonianModule
 from hamnet.train.parallel import Team, meeting
 
+RESUME_ADVICE = ": give the same command with --resume"
+"""End of the last line of a training that was interrupted, in the words of `hamnet train`; others take it off."""
 HARMLESS = (
     ".*does not have many workers.*",
     ".*number of training batches.*smaller than the logging interval.*",
@@ -234,7 +236,7 @@ def _interruptible(trainer: pl.Trainer, output: Path, on_line: Line) -> Iterator
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         kept = output / "last.ckpt"
-        on_line(f"interrupted after {trainer.global_step} steps; {kept} is kept: give the same command with --resume")
+        on_line(f"interrupted after {trainer.global_step} steps; {kept} is kept{RESUME_ADVICE}")
         raise KeyboardInterrupt from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -22,7 +22,7 @@ from hamnet.core.calculation import Calculation, Provenance
 from hamnet.data.store import Store, StoreWriter
 from hamnet.errors import PhysicsError
 from hamnet.predict.fock_check import FockCheck, MakeBuilder
-from hamnet.predict.fock_log import FockLog, accounted_check
+from hamnet.predict.fock_log import FockLog, FockRow, accounted_check
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
@@ -60,7 +60,7 @@ class Replay:
         path: Path,
         log: FockLog,
         references: Mapping[str, BlockMatrix],
-        on_build: Callable[[int, int, float], None] = lambda done, left, seconds: None,
+        on_build: Callable[[int, int, FockRow], None] = lambda done, left, row: None,
     ) -> None:
         """Write the store of targets of one round, from where an earlier start left it.
 
@@ -71,7 +71,7 @@ class Replay:
             path: store to write.
             log: every build is entered here; a structure that fails is entered with its reason, and is not tried again.
             references: H0 of structures where it is known, by name.
-            on_build: called after each structure with how many are done, how many are left, and seconds.
+            on_build: called after each structure with how many are done, how many are left, and its row.
         """
         left_out = log.failed()
         flushed = time.monotonic()
@@ -95,7 +95,7 @@ class Replay:
                     writer.flush()
                     flushed = time.monotonic()
                 log.add(row)
-                on_build(k, len(todo) - k, row.seconds)
+                on_build(k, len(todo) - k, row)
             if not writer.names:
                 writer.discard()
                 raise PhysicsError(f"no structure is left to learn from: {_reasons(log.failed())}")

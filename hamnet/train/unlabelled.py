@@ -26,7 +26,7 @@ from hamnet.predict.fock_check import MakeBuilder, method_of
 from hamnet.predict.fock_log import FockLog, FockRow
 from hamnet.predict.predictor import Predictor
 from hamnet.train.evaluation import evaluate_calculations, readers
-from hamnet.train.fitting import replace_metadata
+from hamnet.train.fitting import RESUME_ADVICE, replace_metadata
 from hamnet.train.replay import KEEP, PREFIX, Replay, Target, references_of
 from hamnet.train.run import make_split, train
 from hamnet.train.unlabelled_start import begun_with, same_run, write_json
@@ -194,7 +194,7 @@ class Unlabelled:
             first = self._folder(0) / "targets.h5"
             references = references_of(first) if number else {}
             predictor = Predictor.load(model, self.config.training.device)
-            tell = partial(self._tell, self.settings.rounds - number - 1)
+            tell = _Pace(self.on_line, (self.settings.rounds - number - 1) * len(self.structures))
             replay = Replay(method, self.settings.target, self.settings.keep, self.make_builder)
             replay.targets(predictor, self.structures, number, path, log, references, tell)
             for name, reason in log.failed().items():
@@ -203,13 +203,6 @@ class Unlabelled:
             kept = {name.removeprefix(PREFIX) for name in store.names}
         latest = {row.name: row for row in log.rows if row.round == number and not row.reason}
         return [row for name, row in latest.items() if name in kept]
-
-    def _tell(self, rounds_left: int, done: int, left: int, seconds: float) -> None:
-        if done == 1:
-            total = seconds * (left + rounds_left * (left + 1))
-            self.on_line(f"one Fock build took {seconds:.1f} s; those to come about {_duration(total)}, then training")
-        elif done % max(1, (done + left) // 10) == 0:
-            self.on_line(f"  {done} of {done + left}")
 
     def _train(self, number: int, model: Path, labelled: Split | None, last: bool) -> Path:
         """Regression on the targets of a round; the path of its model."""
@@ -232,7 +225,7 @@ class Unlabelled:
             ),
         })  # fmt: skip
         resume = (folder / "last.ckpt").is_file()
-        tell = self.on_line if number == 0 else _quiet
+        tell = partial(_tell_training, self.on_line, number == 0)
         return train(config, resume, tell, source=None if resume else model).checkpoint
 
     def _labelled_split(self, method: Method) -> Split | None:
@@ -325,5 +318,30 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _quiet(_: str) -> None:
-    """Say nothing."""
+def _tell_training(on_line: Line, talks: bool, line: str) -> None:
+    """Lines of a round's training: all of the first round's; the advice of `hamnet train` does not hold here."""
+    own = line.removesuffix(RESUME_ADVICE)
+    if talks or own != line:
+        on_line(own)
+
+
+class _Pace:
+    """Says how long a molecule took once one has succeeded, and then how far a round is.
+
+    Args:
+        on_line: called with lines for a person.
+        later: checks in the rounds after this one.
+    """
+
+    def __init__(self, on_line: Line, later: int) -> None:
+        self.on_line, self.later, self.told = on_line, later, False
+
+    def __call__(self, done: int, left: int, row: FockRow) -> None:
+        """A molecule is done; a later round needs no H0 again."""
+        if not (self.told or row.reason):
+            self.told = True
+            total = row.seconds * (left + self.later / max(1, row.builds))
+            builds = "one Fock build" if row.builds == 1 else f"{row.builds} Fock builds"
+            self.on_line(f"{builds} took {row.seconds:.1f} s; those to come about {_duration(total)}, then training")
+        elif done % max(1, (done + left) // 10) == 0:
+            self.on_line(f"  {done} of {done + left}")

@@ -12,12 +12,26 @@ from typing import Any
 from hamnet.config import Config
 from hamnet.core.files import whole_file
 from hamnet.errors import ConfigError
+from hamnet.predict.ensemble import model_files
 from hamnet.predict.structures import geometry_hash
 
 FREE_KEYS = frozenset({"output", "device", "devices", "threads", "workers", "log_every", "progress"})
 """Keys of the training section that may change before a run goes on: they do not touch the result but by rounding."""
 MOST_NAMED = 3
 """Structures that a message names."""
+
+
+def starting_model(path: Path) -> Path:
+    """The checkpoint meant by a path: a file, or the folder of the training that wrote it.
+
+    Raises:
+        ConfigError: a folder of several models.
+        FormatError: a folder of none.
+    """
+    found = model_files(path)
+    if len(found) > 1:
+        raise ConfigError(f"{path} holds {len(found)} models and one is taught at a time: name one, as {found[0]}")
+    return found[0]
 
 
 def begun_with(

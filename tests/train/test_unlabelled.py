@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlabelled_cases import WATER, labelled, water_model, waters
 
+from hamnet.config import Config
 from hamnet.core.spin import Spin
 from hamnet.data.store import Store
 from hamnet.errors import ConfigError, PhysicsError
@@ -25,7 +27,9 @@ from hamnet.predict.coulomb_relaxation import pulay, relax_coulomb
 from hamnet.predict.fock_check import fock_check, method_of
 from hamnet.predict.fock_log import FockLog, FockRow
 from hamnet.predict.predictor import Predictor
+from hamnet.train.run import TrainResult, train
 from hamnet.train.unlabelled import Unlabelled, UnlabelledResult, UnlabelledSettings, unlabelled_config
+from hamnet.train.unlabelled_start import starting_model
 from hamnet_preprocess.pyscf_fock import FockBuilder, FockResult, Method, commutator, dense_of, density_of
 
 
@@ -317,6 +321,50 @@ def test_the_account_survives_a_torn_line(tmp_path: Path) -> None:
     assert again.failed() == {row.name: row.reason}
 
 
+class Interrupt(pl.Callback):
+    """Ctrl-C after the first epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Interrupts."""
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_interrupted_training_gives_no_advice_that_finetune_lacks(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def interrupted(config: Config, *arguments: Any, **named: Any) -> TrainResult:
+        callbacks = [Interrupt()] if config.training.output.name == f"round_0{number}" else []
+        return train(config, *arguments, callbacks=callbacks, **named)
+
+    monkeypatch.setattr("hamnet.train.unlabelled.train", interrupted)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(model, tmp_path / "run", waters(2, 3), on_line=lines.append)
+    assert lines[-1].startswith("interrupted after ")
+    assert lines[-1].endswith(f"round_0{number}/last.ckpt is kept")
+    with pytest.raises(ConfigError, match=r"training\.epochs \(3 then, 1 now\)"):
+        run(model, tmp_path / "run", waters(2, 3), changes=["training.epochs=1"])
+
+
+def test_the_time_of_one_is_told_after_the_first_that_succeeds(model: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bad = ("gold", Atoms("Au", [[0, 0, 0]]))
+    run(model, tmp_path / "run", [bad, *waters(2, 3)], rounds=1, target="mixed", on_line=lines.append)
+    (told,) = [k for k, line in enumerate(lines) if line.startswith("one Fock build took ")]
+    assert not any(line.startswith("  1 of") for line in lines[told:])
+    assert lines[told - 1] == "  1 of 3"  # the one that failed
+
+
+def test_a_run_folder_stands_for_its_model(model: Path, tmp_path: Path) -> None:
+    assert starting_model(model.parent) == starting_model(model) == model
+    for k in range(2):
+        (tmp_path / str(k)).mkdir()
+        shutil.copy(model, tmp_path / str(k) / "model.ckpt")
+    with pytest.raises(ConfigError, match=r"holds 2 models .* name one, as .*0/model\.ckpt"):
+        starting_model(tmp_path)
+
+
 def test_verb(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import ase.io
 
@@ -324,7 +372,16 @@ def test_verb(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     ase.io.write(tmp_path / "new.extxyz", [atoms for _, atoms in waters(2, 3)])
     store = shutil.copy(model.parents[1] / "water.h5", tmp_path / "old.h5")
-    arguments = ["finetune", model, "--unlabelled", tmp_path / "new.extxyz", "-o", tmp_path / "run", "--rounds", "1"]
+    arguments = [
+        "finetune",
+        model.parent,
+        "--unlabelled",
+        tmp_path / "new.extxyz",
+        "-o",
+        tmp_path / "run",
+        "--rounds",
+        "1",
+    ]
     arguments += [f"data.store={store}", "data.test_fraction=0.25", "data.train_fraction=0.5", "training.epochs=2"]
     app(list(map(str, [*arguments, "--json"])), standalone_mode=False)
     figures = json.loads(capsys.readouterr().out)
