@@ -16,8 +16,8 @@ from hamnet.predict.predictor import Predictor, load
 class HamnetCalculator(Calculator):  # type: ignore[misc]  # ase has no types
     """Energy (eV) and forces (eV / A) of closed-shell molecules; total energies, as PySCF's.
 
-    Beside them `results` has `energy_error` (eV, half the width of the bracket that the energy lies in) and
-    `commutator` (eV): a jump of either says that the atoms have left what the model knows.
+    Beside them `results` has `energy_error` (eV, 0.7 of the width of the bracket that the energy lies in: the distance
+    to its farther end) and `commutator` (eV): a jump of either says that the atoms have left what the model knows.
 
     Args:
         model: checkpoint, or what `hamnet.load` gives.
@@ -45,7 +45,7 @@ class HamnetCalculator(Calculator):  # type: ignore[misc]  # ase has no types
 
         Raises:
             BasisError: an element that the model does not know.
-            PhysicsError: periodic atoms or unpaired electrons.
+            PhysicsError: periodic atoms, unpaired electrons, or two atoms on one place.
         """
         super().calculate(atoms, properties, system_changes)
         found = molecule_energy(self.model, self.atoms, self.method, "forces" in properties)

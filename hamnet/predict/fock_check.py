@@ -18,13 +18,20 @@ from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint
 from hamnet.predict.coulomb_relaxation import relax_coulomb
 from hamnet.predict.predictor import Predictor
-from hamnet_preprocess.pyscf_fock import FockBuilder, FockResult, Method, commutator, dense_of, orbitals_of
+from hamnet_preprocess.pyscf_fock import (
+    FockBuilder,
+    FockResult,
+    Method,
+    commutator,
+    dense_of,
+    orbitals_of,
+    try_functional,
+)
 
 FloatArray = NDArray[np.float64]
 LEAST_GAP = 0.01
 """eV; a prediction without a gap between occupied and empty orbitals has no density of its own."""
-LEAST_OVERLAP = 1e-7
-"""Least eigenvalue of S: below, orbitals repeat and the Fock build is nonsense."""
+ADVICE = "give xc (hamnet scf --xc pbe, say), or train on data that name one that PySCF has"
 
 
 class Builder(Protocol):
@@ -93,7 +100,7 @@ def method_of(checkpoint: Checkpoint, xc: str | None = None, charge: int | None 
         charge: of the molecule; None: that of the training data.
 
     Raises:
-        ConfigError: the functional is neither known nor given.
+        ConfigError: the functional is neither known nor given, or none of PySCF's.
         PhysicsError: a charge that the model has not seen; a model with spin; relativistic labels.
     """
     if checkpoint.spin is not Spin.NONE:
@@ -106,8 +113,13 @@ def method_of(checkpoint: Checkpoint, xc: str | None = None, charge: int | None 
         )
     functional = xc or str(known.get("functional", ""))
     if not functional:
-        raise ConfigError("the checkpoint does not say which functional its data were made with: give xc (--xc)")
-    return Method.from_provenance(functional, str(known.get("grid", "")), seen)
+        raise ConfigError(f"the checkpoint does not say which functional its data were made with: {ADVICE}")
+    method = Method.from_provenance(functional, str(known.get("grid", "")), seen)
+    try:
+        try_functional(method.xc)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {ADVICE}") from error
+    return method
 
 
 def fock_check(
@@ -134,7 +146,6 @@ def fock_check(
     """
     structure = predictor.structure(atoms)
     builder = make_builder(structure, predictor.basis, method)
-    _refuse_dependent(builder.overlap)
     known = predictor.checkpoint.baseline
     if reference is None and known is not None and known.kind == "reference":
         reference = builder.blocks(builder.build(builder.minao_density()).fock)
@@ -159,12 +170,6 @@ def fock_check(
         relaxed,
         builder.coulomb_builds,
     )
-
-
-def _refuse_dependent(overlap: FloatArray) -> None:
-    least = float(np.linalg.eigvalsh(overlap)[0])
-    if least < LEAST_OVERLAP:
-        raise PhysicsError(f"the least eigenvalue of S is {least:.1e}, expected {LEAST_OVERLAP:g}: atoms are too close")
 
 
 def _density(hamiltonian: FloatArray, overlap: FloatArray, occupied: int) -> tuple[FloatArray, FloatArray]:

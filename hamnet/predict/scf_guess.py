@@ -3,11 +3,13 @@
 The prediction costs one Fock build to judge, F[D], and PySCF needs that build anyway: it is handed over. Judged is the
 commutator |FDS - SDF|, and where that leaves a doubt, the distance to the density that F gives. Builds beyond those of
 plain PySCF: none when the prediction is clearly good, one when the guess of superposed atoms (minao) has to be built
-too, for comparison or because the model learnt H - F[D_minao].
+too, for comparison or because the model learnt H - F[D_minao]. Two at most when such a model is used with another
+functional than its own: F[D_minao] is then built with both.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ from hamnet.predict.fock_check import method_of
 from hamnet.predict.handover import hand_over
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, orbital_order, structure_of
-from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of
+from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of, refuse_dependent
 from hamnet_preprocess.pyscf_reference import reference_blocks
 from hamnet_preprocess.pyscf_state import functional_text
 
@@ -75,6 +77,7 @@ class _Start:
         self.core = mf.get_hcore()
         self.overlap = mf.get_ovlp()
         self.builds = 0
+        refuse_dependent(np.asarray(self.overlap))
 
     def build(self, density: FloatArray) -> tuple[Any, FloatArray, float]:
         """get_veff, F and the commutator in eV."""
@@ -104,7 +107,8 @@ def scf_guess(mf: Any, model: Predictor) -> Guess:
 
     Raises:
         BasisError: another basis than the model's, or an element that it does not know.
-        PhysicsError: unpaired electrons, an unrestricted or periodic object, or a charge that the model has not seen.
+        PhysicsError: unpaired electrons, an unrestricted or periodic object, a charge that the model has not seen, or
+            two atoms on one place.
     """
     structure = structure_for(mf, model)
     order = orbital_order(model.basis, structure.species)
@@ -212,12 +216,15 @@ def molecule_of_model(structure: AtomicStructure, basis: OrbitalBasis, charge: i
     atoms = [(ELEMENTS[z], x.tolist()) for z, x in zip(structure.atomic_numbers, structure.positions, strict=True)]
     if len(names) == len(used):
         try:
-            mol = gto.M(atom=atoms, basis=names, unit="Angstrom", charge=charge, spin=None, verbose=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # where else such a basis may be had: it is in the model
+                mol = gto.M(atom=atoms, basis=names, unit="Angstrom", charge=charge, spin=None, verbose=0)
         except (KeyError, RuntimeError):  # no basis of that name in PySCF
-            return molecule(structure, basis)
-        found, own = basis_of(mol)
-        pairs = zip(own.tolist(), structure.species.tolist(), strict=True)
-        if all(same_orbitals(found.species[a], basis.species[b]) for a, b in set(pairs)):
-            return mol
+            mol = None
+        if mol is not None:
+            found, own = basis_of(mol)
+            pairs = zip(own.tolist(), structure.species.tolist(), strict=True)
+            if all(same_orbitals(found.species[a], basis.species[b]) for a, b in set(pairs)):
+                return mol
     mol = molecule(structure, basis)
     return mol.set(charge=charge, spin=None).build(dump_input=False, parse_arg=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from hamnet_preprocess.pyscf_reference import molecule
 FloatArray = NDArray[np.float64]
 DEFAULT_GRID_LEVEL = 4
 """Grid of a method whose provenance does not name one; that of `reference_from_basis` too."""
+LEAST_OVERLAP = 1e-7
+"""Least eigenvalue of S: below, orbitals repeat and the Fock build is nonsense."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,27 @@ def mean_field(mol: Any, method: Method) -> Any:
     return mf
 
 
+@cache
+def try_functional(xc: str) -> None:
+    """One Fock build and energy of a helium atom: its name alone does not tell whether PySCF can do a functional.
+
+    Args:
+        xc: PySCF's name.
+
+    Raises:
+        ConfigError: PySCF does not know it, cannot do it, or lacks a package for it (dispersion).
+    """
+    from pyscf import gto
+
+    mf = mean_field(gto.M(atom="He", basis="sto-3g", verbose=0), Method(xc, 0))
+    try:
+        density = mf.get_init_guess(key="1e")
+        mf.energy_tot(density, vhf=mf.get_veff(dm=density))
+    except (KeyError, ValueError, NotImplementedError, RuntimeError, ImportError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ConfigError(f"PySCF cannot calculate with the functional {xc!r} ({reason})") from error
+
+
 @dataclass(frozen=True, eq=False)
 class FockResult:
     """One Fock build.
@@ -154,7 +178,7 @@ class FockBuilder:
         method: functional, grid, charge.
 
     Raises:
-        PhysicsError: a periodic structure or unpaired electrons.
+        PhysicsError: a periodic structure, unpaired electrons, or two atoms on one place.
         BasisError: a core potential, or orbitals that are no Gaussians.
     """
 
@@ -177,6 +201,7 @@ class FockBuilder:
         self._core = self.mf.get_hcore()
         self.overlap: FloatArray = self.to_ours(self.mf.get_ovlp())
         """(n, n), no unit."""
+        refuse_dependent(self.overlap)
 
     @property
     def n_electrons(self) -> int:
@@ -233,6 +258,20 @@ class FockBuilder:
     def blocks(self, matrix: FloatArray) -> BlockMatrix:
         """Blocks on all pairs of atoms of a dense matrix in hamnet's order, bitwise hermitian."""
         return dense_to_blocks(self.to_pyscf(matrix), self.basis, self.structure.species).symmetrised()
+
+
+def refuse_dependent(overlap: FloatArray) -> None:
+    """Refuse an S that is singular, or nearly so.
+
+    Raises:
+        PhysicsError: its least eigenvalue is below `LEAST_OVERLAP`, or it has numbers that are not finite.
+    """
+    least = float(np.linalg.eigvalsh(overlap)[0]) if np.isfinite(overlap).all() else np.nan
+    if not least >= LEAST_OVERLAP:
+        raise PhysicsError(
+            f"the least eigenvalue of S is {least:.1e}, expected {LEAST_OVERLAP:g} or more: atoms are too close (two "
+            "on one place?), or the basis has orbitals that repeat"
+        )
 
 
 def dense_of(matrix: BlockMatrix) -> FloatArray:

@@ -124,13 +124,18 @@ def test_the_calculator_refuses_what_the_model_does_not_know(tmp_path: Path) -> 
     path = tmp_path / "m.ckpt"
     known = checkpoint()
     save_checkpoint(path, replace(known, metadata={**known.metadata, "functional": ""}))
-    with pytest.raises(ConfigError, match="--xc"):
+    with pytest.raises(ConfigError, match="hamnet scf --xc.*or train on data"):
         HamnetCalculator(path)
     calculator = HamnetCalculator(path, xc="hf")
     with pytest.raises(BasisError, match="no orbitals for it"):
         Atoms("He", calculator=calculator).get_potential_energy()
     with pytest.raises(PhysicsError, match="periodic"):
         Atoms("OHH", WATER.positions, cell=[9, 9, 9], pbc=True, calculator=calculator).get_potential_energy()
+    same = WATER.copy()
+    same.positions[2] = same.positions[1]
+    same.calc = calculator
+    with pytest.raises(PhysicsError, match="two on one place"):
+        same.get_potential_energy()
     with pytest.raises(PhysicsError, match="only seen charge 0"):
         HamnetCalculator(path, xc="hf", charge=1)
 
