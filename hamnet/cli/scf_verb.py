@@ -10,7 +10,7 @@ import typer
 from hamnet.cli.common import JsonOption, Reporter
 
 if TYPE_CHECKING:
-    from hamnet.predict.scf_run import ScfRun
+    from hamnet.predict.scf_run import ScfFailure, ScfRun
 
 
 def register(app: typer.Typer) -> None:
@@ -31,32 +31,46 @@ def scf(
 ) -> None:
     """Run PySCF's SCF from the predicted density, in the functional and basis of the training data.
 
-    Where the prediction is no good, the SCF starts from minao: at most one Fock build more than plain PySCF.
+    Where the prediction is no good, the SCF starts from minao: at most one Fock build more than plain PySCF, two with
+    another --xc than the model's where that has network.baseline=reference. A molecule that cannot be run is named,
+    the others are run, and the exit code is 1.
 
     Example: hamnet scf run/model.ckpt water.xyz -o scf --compare
     """
     import hamnet
-    from hamnet.errors import ConvergenceError
+    from hamnet.errors import HamnetError
     from hamnet.predict.scf_run import run_frames
     from hamnet.predict.structures import read_structures
 
     reporter = Reporter(as_json)
     runs: list[ScfRun] = []
+    failures: list[ScfFailure] = []
 
     def told(run: ScfRun) -> None:
         """One line of the table."""
         runs.append(run)
         reporter.line(_line(run))
 
+    def failed(failure: ScfFailure) -> None:
+        """The line of a molecule that could not be run."""
+        failures.append(failure)
+        reporter.line(f"{failure.name:<24} FAILED: {failure.error}")
+
+    def report() -> None:
+        """What was done so far."""
+        converged = not failures and all(run.converged for run in runs)
+        found = [run.figures for run in runs]
+        reporter.result({"runs": found, "failures": [entry.figures for entry in failures], "converged": converged})
+
     reporter.line(f"{'molecule':<24} {'atoms':>5} {'start':<10} {'cycles':>6} {'builds':>6} {'s':>7}  energy (eV)")
+    frames = read_structures(molecules)
     try:
-        run_frames(
-            hamnet.load(model), read_structures(molecules), output, conv_tol, max_cycle, compare, xc, charge, told
-        )
-    except ConvergenceError:
-        reporter.result({"runs": [run.figures for run in runs], "converged": False})
+        run_frames(hamnet.load(model), frames, output, conv_tol, max_cycle, compare, xc, charge, told, failed)
+    except HamnetError:
+        if runs or failures:
+            report()
         raise
-    reporter.result({"runs": [run.figures for run in runs], "converged": True})
+    report()
 
 
 def _line(run: ScfRun) -> str:

@@ -51,7 +51,9 @@ class _Known:
     state: dict[str, Any]
 
     def is_for(self, mf: Any, mol: Any, density: Any) -> bool:
-        """Whether `mf.get_veff(mol, density)` would give the same."""
+        """Whether `mf.get_veff(mol, density)` would give the same; without a density it takes that of the orbitals."""
+        if density is None:
+            density = None if mf.mo_coeff is None else mf.make_rdm1()
         if density is None or not np.array_equal(np.asarray(density), np.asarray(self.density)):
             return False
         now = _state(mf)

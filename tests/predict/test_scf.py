@@ -1,8 +1,10 @@
 """SCF from a prediction: fewer cycles when it is good, one Fock build more at most when it is not."""
 
+import json
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,22 @@ from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyscf import dft, scf
-from scf_cases import WATER, Oracle, mole, stored_fock, untrained, water
+from scf_cases import WATER, Oracle, checkpoint, mole, stored_fock, untrained, water
 from typer.testing import CliRunner
 
 from hamnet.cli import app
+from hamnet.core.basis import OrbitalBasis
 from hamnet.core.units import HARTREE
 from hamnet.errors import BasisError, ConfigError, ConvergenceError, PhysicsError
 from hamnet.integrations.pyscf import guess
 from hamnet.predict.fock_check import method_of
 from hamnet.predict.handover import counted_builds
-from hamnet.predict.predictor import Predictor
+from hamnet.predict.predictor import Prediction, Predictor
 from hamnet.predict.scf_guess import molecule_of_model, same_functional, scf_guess
-from hamnet.predict.scf_run import ScfSettings, run_frames, run_plain, run_scf
-from hamnet_preprocess.pyscf import PySCFReader
+from hamnet.predict.scf_run import ScfFailure, ScfRun, ScfSettings, run_frames, run_plain, run_scf
+from hamnet_preprocess.pyscf import PySCFReader, calculation_of
 from hamnet_preprocess.pyscf_fock import Method, dense_of, mean_field
+from hamnet_preprocess.pyscf_state import state_of
 
 
 def plain_builds() -> int:
@@ -210,6 +214,9 @@ def test_pyscfs_molecule_has_the_basis_by_name_where_it_can() -> None:
     assert named.basis == {"O": "sto-3g", "H": "sto-3g"}
     ion = molecule_of_model(calculation.structure, calculation.basis, 2)
     assert ion.nelectron == 8
+    kinds = tuple(replace(kind, label=f"{kind.label[0]}:mine") for kind in calculation.basis.species)
+    unnamed = molecule_of_model(calculation.structure, OrbitalBasis(kinds), 2)
+    assert (unnamed.nelectron, unnamed.charge) == (8, 2)
 
 
 def test_frames_get_chkfiles_and_a_table(tmp_path: Path) -> None:
@@ -232,6 +239,101 @@ def test_no_convergence_is_an_error_and_the_result_is_kept(tmp_path: Path) -> No
     with pytest.raises(ConvergenceError, match=r"1 of 1 did not converge in 1 cycles.*water"):
         run_frames(Oracle(30.0), [("water", WATER)], tmp_path, max_cycle=1)
     assert (tmp_path / "water.chk").stat().st_size > 0
+
+
+def test_a_chkfile_says_whether_it_converged_and_how_it_was_made(tmp_path: Path) -> None:
+    model = Oracle()
+    settings = ScfSettings(Method("pbe", 0))
+    counted = run_scf(model, "w", WATER, settings)
+    run = run_scf(model, "w", WATER, settings, tmp_path / "w.chk")
+    # F of the last density is there already: storing it costs no build
+    assert run.builds == counted.builds
+    found = PySCFReader().read(tmp_path / "w.chk")
+    assert found.converged
+    assert found.provenance.functional.startswith("pbe (libxc")
+    assert Method.of(found) == settings.method
+    mf = mean_field(mole(WATER), settings.method)
+    mf.kernel()
+    assert found.hamiltonian is not None
+    own = calculation_of(state_of(mf)).hamiltonian
+    assert own is not None
+    # two SCFs at conv_tol 1e-9 Ha: its root
+    np.testing.assert_allclose(dense_of(found.hamiltonian), dense_of(own), atol=2e-3)
+    stopped = run_scf(model, "s", WATER, ScfSettings(Method("pbe", 0), max_cycle=1), tmp_path / "s.chk")
+    assert not stopped.converged
+    with pytest.raises(ConvergenceError, match="did not converge"):
+        PySCFReader().read(tmp_path / "s.chk")
+
+
+def test_a_frame_that_cannot_be_run_is_named_and_the_others_are_run(tmp_path: Path) -> None:
+    same, cell = WATER.copy(), WATER.copy()
+    same.positions[2] = same.positions[1]
+    cell.set_cell([9.0, 9.0, 9.0])
+    cell.set_pbc((False, False, True))
+    frames = [("m/0", same), ("m/1", WATER), ("m/2", cell), ("m/3", Atoms("OH", [[0, 0, 0], [0, 0, 1.0]]))]
+    runs: list[ScfRun] = []
+    failures: list[ScfFailure] = []
+    with pytest.raises(PhysicsError, match=r"3 of 4 could not be run: m/0: .*least eigenvalue.*m/2: .*periodic"):
+        run_frames(Oracle(), frames, tmp_path, on_run=runs.append, on_failure=failures.append)
+    assert [run.name for run in runs] == ["m/1"]
+    assert [failure.name for failure in failures] == ["m/0", "m/2", "m/3"]
+    assert "closed shells" in failures[2].figures["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m_1.chk"]
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        """ctrl-C."""
+        (tmp_path / ".w.chk.part").write_bytes(b"begun")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scf.hf.SCF, "kernel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_scf(Started(), "w", WATER, ScfSettings(Method("hf")), tmp_path / "w.chk")
+    assert not list(tmp_path.iterdir())
+
+
+class Started(Oracle):
+    """Predicts without an SCF."""
+
+    def run(self, atoms: Any, overlap: Any = None, reference: Any = None) -> Prediction:
+        """Water as it is stored."""
+        return Prediction(water(), 0.0, None, ())
+
+
+@pytest.mark.parametrize(("conv_tol", "max_cycle"), [(0.0, 9), (-1.0, 9), (float("nan"), 9), (1e-9, 0)])
+def test_a_tolerance_that_is_not_positive_is_refused(conv_tol: float, max_cycle: int) -> None:
+    with pytest.raises(ConfigError, match="must be above 0"):
+        ScfSettings(Method("hf"), conv_tol, max_cycle)
+
+
+@pytest.mark.parametrize("xc", ["foo", "wb97x-d", "pbe,,"])
+def test_a_functional_that_pyscf_cannot_do_is_refused(xc: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{xc}.*; give xc \(hamnet scf --xc pbe, say\), or train on data"):
+        method_of(checkpoint(), xc)
+
+
+def test_a_model_with_another_functional_costs_two_builds_more() -> None:
+    # the mend is in the help and in docs/molecules.md: F[D_minao] of the model's functional and of the other one
+    model = Predictor(checkpoint("reference"))
+    settings = ScfSettings(Method("pbe", 0), compare=True)
+    run = run_scf(model, "w", WATER, settings)
+    assert run.plain is not None
+    assert run.builds <= run.plain.builds + 2
+
+
+def test_the_verb_reports_what_was_run_beside_what_was_not(tmp_path: Path) -> None:
+    molecules = tmp_path / "m.xyz"
+    write(molecules, [WATER, Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])], format="extxyz")
+    done = CliRunner().invoke(
+        app, ["scf", str(untrained(tmp_path)), str(molecules), "-o", str(tmp_path / "out"), "--json"]
+    )
+    assert isinstance(done.exception, PhysicsError)
+    figures = json.loads(done.stdout)
+    assert [run["name"] for run in figures["runs"]] == ["m/0"]
+    assert [failure["name"] for failure in figures["failures"]] == ["m/1"]
+    assert not figures["converged"]
+    assert "m/1" in done.stderr
 
 
 def test_the_verb_runs_and_fails_in_plain_words(tmp_path: Path) -> None:
