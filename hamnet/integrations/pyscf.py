@@ -25,7 +25,9 @@ def guess(mf: Any, model: Predictor | Path | str) -> NDArray[np.float64]:
     """dm0 for `mf.kernel(dm0)`: the predicted density, or minao's where the prediction is no good.
 
     The Fock build made to judge the density is handed over to `mf`, whose first one it saves: at most one Fock build
-    more than plain PySCF in all.
+    more than plain PySCF in all (two where the model learnt H - H0 with another functional than that of `mf`). Only
+    `mf` itself, unchanged, gets it: copies made afterwards (`mf.density_fit()`, `mf.newton()`) may start from the
+    density, and build all by themselves.
 
     Args:
         mf: RHF or RKS object of a molecule in the model's basis, not run.
