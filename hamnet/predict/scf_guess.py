@@ -9,14 +9,12 @@ functional than its own: F[D_minao] is then built with both.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hamnet.core.basis import OrbitalBasis, Species
 from hamnet.core.blocks import BlockMatrix
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
@@ -27,6 +25,7 @@ from hamnet.predict.handover import hand_over
 from hamnet.predict.predictor import Predictor
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, orbital_order, structure_of
 from hamnet_preprocess.pyscf_fock import Method, commutator, dense_of, density_of, refuse_dependent
+from hamnet_preprocess.pyscf_molecule import same_orbitals
 from hamnet_preprocess.pyscf_reference import reference_blocks
 from hamnet_preprocess.pyscf_state import functional_text
 
@@ -37,9 +36,6 @@ its own Fock matrix gives. With random noise on H (the worst case: it breaks eve
 0.15 still saved a cycle, 0.3 to 0.5 cost one."""
 SURE = 0.3
 """eV per square root of an electron: a commutator below it needs no comparison (minao's is 5 to 29 of these units)."""
-SAME_SHELL = 1e-6
-"""Largest relative difference of exponents and coefficients of one and the same basis: contractions are normalised
-more than once on their way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,18 +174,6 @@ def _atoms(structure: AtomicStructure) -> Any:
     return Atoms(numbers=structure.atomic_numbers, positions=structure.positions)
 
 
-def same_orbitals(one: Species, other: Species) -> bool:
-    """Whether two species have the same electrons and Gaussians in the same order."""
-    if one.shell_ls != other.shell_ls or one.valence_electrons != other.valence_electrons:
-        return False
-    return all(
-        len(a.exponents) == len(b.exponents)
-        and np.allclose(a.exponents, b.exponents, rtol=SAME_SHELL)
-        and np.allclose(a.coefficients, b.coefficients, rtol=SAME_SHELL)
-        for a, b in zip(one.shells, other.shells, strict=True)
-    )
-
-
 def same_functional(mf: Any, method: Method) -> bool:
     """Whether a PySCF object has the functional of a method; "pbe" and "pbe,pbe" are the same."""
     own = Method.from_provenance(functional_text(mf), "").xc
@@ -198,33 +182,3 @@ def same_functional(mf: Any, method: Method) -> bool:
     from pyscf.dft import libxc
 
     return bool(libxc.parse_xc(own) == libxc.parse_xc(method.xc))
-
-
-def molecule_of_model(structure: AtomicStructure, basis: OrbitalBasis, charge: int = 0) -> Any:
-    """PySCF's `Mole` with the model's orbitals: by the name of the basis where that gives them, else by numbers.
-
-    Raises:
-        BasisError: orbitals that PySCF cannot be given.
-    """
-    from pyscf import gto
-    from pyscf.data.elements import ELEMENTS
-
-    from hamnet_preprocess.pyscf_reference import molecule
-
-    used = [basis.species[k] for k in np.unique(structure.species)]
-    names = {ELEMENTS[kind.atomic_number]: kind.label.partition(":")[2] for kind in used if kind.atomic_number}
-    atoms = [(ELEMENTS[z], x.tolist()) for z, x in zip(structure.atomic_numbers, structure.positions, strict=True)]
-    if len(names) == len(used):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # where else such a basis may be had: it is in the model
-                mol = gto.M(atom=atoms, basis=names, unit="Angstrom", charge=charge, spin=None, verbose=0)
-        except (KeyError, RuntimeError):  # no basis of that name in PySCF
-            mol = None
-        if mol is not None:
-            found, own = basis_of(mol)
-            pairs = zip(own.tolist(), structure.species.tolist(), strict=True)
-            if all(same_orbitals(found.species[a], basis.species[b]) for a, b in set(pairs)):
-                return mol
-    mol = molecule(structure, basis)
-    return mol.set(charge=charge, spin=None).build(dump_input=False, parse_arg=False)

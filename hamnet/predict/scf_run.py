@@ -17,10 +17,11 @@ from hamnet.errors import ConfigError, ConvergenceError, HamnetError, PhysicsErr
 from hamnet.predict.fock_check import method_of
 from hamnet.predict.handover import counted_builds, hand_over
 from hamnet.predict.predictor import Predictor
-from hamnet.predict.scf_guess import molecule_of_model, scf_guess
+from hamnet.predict.scf_guess import scf_guess
 from hamnet_preprocess.label_pyscf import write_to
 from hamnet_preprocess.pyscf_chkfile import add_state
 from hamnet_preprocess.pyscf_fock import Method, mean_field
+from hamnet_preprocess.pyscf_molecule import molecule
 from hamnet_preprocess.pyscf_state import state_of
 
 CONV_TOL = 1e-9
@@ -212,7 +213,7 @@ def run_plain(model: Predictor, structure: AtomicStructure, settings: ScfSetting
 
 
 def _prepared(model: Predictor, structure: AtomicStructure, settings: ScfSettings) -> Any:
-    mf = mean_field(molecule_of_model(structure, model.basis, settings.method.charge), settings.method)
+    mf = mean_field(molecule(structure, model.basis, settings.method.charge), settings.method)
     mf.conv_tol, mf.max_cycle = settings.conv_tol, settings.max_cycle
     return mf
 

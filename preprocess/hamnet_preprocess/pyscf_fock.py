@@ -25,7 +25,7 @@ from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import BOHR, HARTREE
 from hamnet.errors import BasisError, ConfigError, PhysicsError
 from hamnet_preprocess.pyscf_basis import dense_to_blocks, orbital_order
-from hamnet_preprocess.pyscf_reference import molecule
+from hamnet_preprocess.pyscf_molecule import molecule, refuse_unknown_fit
 
 FloatArray = NDArray[np.float64]
 DEFAULT_GRID_LEVEL = 4
@@ -112,7 +112,7 @@ def mean_field(mol: Any, method: Method) -> Any:
     """PySCF's RHF or RKS object of a `Mole`, silent, not run.
 
     Raises:
-        PhysicsError: unpaired electrons.
+        PhysicsError: unpaired electrons, or a density fit that is not known.
     """
     from pyscf import dft, scf
 
@@ -126,6 +126,8 @@ def mean_field(mol: Any, method: Method) -> Any:
         mf = dft.rks.RKS(mol)
         mf.xc, mf.grids.level = method.xc, method.grid_level
     if method.density_fit:
+        if method.density_fit == "default":
+            refuse_unknown_fit(mol)
         mf = mf.density_fit(auxbasis=None if method.density_fit == "default" else method.density_fit)
     mf.verbose = 0
     nameless = getattr(mf, "_chkfile", None)
@@ -185,9 +187,7 @@ class FockBuilder:
     def __init__(self, structure: AtomicStructure, basis: OrbitalBasis, method: Method) -> None:
         if structure.is_periodic:
             raise PhysicsError("Fock builds are for molecules, this structure is periodic")
-        mol = molecule(structure, basis)
-        if method.charge:
-            mol.set(charge=method.charge, spin=None).build(dump_input=False, parse_arg=False)
+        mol = molecule(structure, basis, method.charge)
         self.structure, self.basis, self.method = structure, basis, method
         self.mf = mean_field(mol, method)
         self.builds = 0

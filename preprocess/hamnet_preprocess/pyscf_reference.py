@@ -17,8 +17,9 @@ from hamnet.core.blocks import BlockMatrix
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
-from hamnet.errors import BasisError, ConfigError, PhysicsError
-from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks
+from hamnet.errors import ConfigError, PhysicsError
+from hamnet_preprocess.pyscf_basis import dense_to_blocks
+from hamnet_preprocess.pyscf_molecule import molecule, refuse_unknown_fit
 
 REFERENCES = ("minao",)
 """Guesses that an H0 can be made of."""
@@ -76,46 +77,22 @@ def reference_from_basis(
         structure: molecule; species index `basis`.
         basis: contracted Gaussians.
         spin: layout of H.
-        functional, grid: as the provenance of the training data says them ("pbe (libxc 7.0.0)", "level 4").
+        functional, grid: as the provenance of the training data says them ("pbe (libxc 7.0.0)", "level 4"); Coulomb
+            matrices are fitted where those of the labels were.
 
     Raises:
-        PhysicsError: the structure is periodic, or the labels were made with density fitting or X2C.
+        PhysicsError: the structure is periodic; the labels were made with X2C, or with a fit that is not known.
         BasisError: an effective core potential, which the orbitals do not tell, or orbitals that are no Gaussians.
     """
     if structure.is_periodic:
         raise PhysicsError("H0 from the minao guess is for molecules, this structure is periodic: give H0 from a file")
-    if "density fit" in grid or "x2c" in grid:
+    fit = re.search(r"density fit ([^,]+)", grid)
+    if "x2c" in grid or (fit and fit[1].strip() != "default"):
         raise PhysicsError(f"the labels were made with {grid!r}, which H0 must be made with too: give H0 from a file")
     mol = molecule(structure, basis)
+    if fit:
+        refuse_unknown_fit(mol)
     level = re.search(r"level (\d)", grid)
     name = functional.split(" (libxc")[0].strip() or "hf"
-    return reference_blocks(minao_fock(mol, name, int(level[1]) if level else 4), basis, structure.species, spin)
-
-
-def molecule(structure: AtomicStructure, basis: OrbitalBasis) -> Any:
-    """PySCF's `Mole` with exactly these orbitals.
-
-    Raises:
-        BasisError: an effective core potential, orbitals that are no Gaussians, or shells in an order that PySCF
-            would change.
-    """
-    from pyscf import gto
-    from pyscf.data.elements import ELEMENTS
-
-    labels, shells = {}, {}
-    for k in np.unique(structure.species).tolist():
-        kind = basis.species[k]
-        if kind.atomic_number and kind.valence_electrons != kind.atomic_number:
-            raise BasisError(f"species {kind.label!r} has a core potential, which its orbitals do not tell: give H0")
-        if any(not shell.exponents for shell in kind.shells):
-            raise BasisError(f"species {kind.label!r} has orbitals that are no Gaussians: give H0 from a file")
-        ghost = "" if kind.atomic_number else "GHOST-"
-        labels[k] = f"{ghost}{ELEMENTS[kind.atomic_number] if kind.atomic_number else 'H'}{k + 1}"
-        shells[labels[k]] = [[s.l, *zip(s.exponents, s.coefficients, strict=True)] for s in kind.shells]
-    atoms = [(labels[k], x.tolist()) for k, x in zip(structure.species.tolist(), structure.positions, strict=True)]
-    mol = gto.M(atom=atoms, basis=shells, unit="Angstrom", spin=None, verbose=0)
-    found, species = basis_of(mol)
-    for k, m in zip(structure.species.tolist(), species.tolist(), strict=True):
-        if found.species[m].shell_ls != basis.species[k].shell_ls:
-            raise BasisError(f"PySCF reorders the shells of {basis.species[k].label!r}: sort them by angular momentum")
-    return mol
+    fock = minao_fock(mol, name, int(level[1]) if level else 4, fit is not None)
+    return reference_blocks(fock, basis, structure.species, spin)

@@ -26,10 +26,11 @@ from hamnet.integrations.pyscf import guess
 from hamnet.predict.fock_check import method_of
 from hamnet.predict.handover import counted_builds
 from hamnet.predict.predictor import Prediction, Predictor
-from hamnet.predict.scf_guess import molecule_of_model, same_functional, scf_guess
+from hamnet.predict.scf_guess import same_functional, scf_guess
 from hamnet.predict.scf_run import ScfFailure, ScfRun, ScfSettings, run_frames, run_plain, run_scf
 from hamnet_preprocess.pyscf import PySCFReader, calculation_of
 from hamnet_preprocess.pyscf_fock import Method, dense_of, mean_field
+from hamnet_preprocess.pyscf_molecule import molecule
 from hamnet_preprocess.pyscf_state import state_of
 
 
@@ -210,12 +211,12 @@ def test_names_of_one_functional_are_the_same() -> None:
 
 def test_pyscfs_molecule_has_the_basis_by_name_where_it_can() -> None:
     calculation = water()
-    named = molecule_of_model(calculation.structure, calculation.basis)
+    named = molecule(calculation.structure, calculation.basis)
     assert named.basis == {"O": "sto-3g", "H": "sto-3g"}
-    ion = molecule_of_model(calculation.structure, calculation.basis, 2)
+    ion = molecule(calculation.structure, calculation.basis, 2)
     assert ion.nelectron == 8
     kinds = tuple(replace(kind, label=f"{kind.label[0]}:mine") for kind in calculation.basis.species)
-    unnamed = molecule_of_model(calculation.structure, OrbitalBasis(kinds), 2)
+    unnamed = molecule(calculation.structure, OrbitalBasis(kinds), 2)
     assert (unnamed.nelectron, unnamed.charge) == (8, 2)
 
 

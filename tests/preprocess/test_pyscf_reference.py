@@ -1,5 +1,6 @@
 """H0 of PySCF molecules: the Fock matrix of superposed atoms, in labels, files and predictions alike."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from ase import Atoms
 from pyscf import dft, gto
 
+from hamnet.core.basis import OrbitalBasis
 from hamnet.core.spin import Spin
 from hamnet.core.structure import AtomicStructure
 from hamnet.core.units import HARTREE
@@ -15,7 +17,8 @@ from hamnet_preprocess.label import LabelSettings
 from hamnet_preprocess.label_pyscf import PySCFLabelEngine
 from hamnet_preprocess.pyscf import PySCFReader
 from hamnet_preprocess.pyscf_basis import basis_of, dense_to_blocks, structure_of
-from hamnet_preprocess.pyscf_reference import minao_fock, molecule, reference_blocks, reference_from_basis
+from hamnet_preprocess.pyscf_molecule import molecule
+from hamnet_preprocess.pyscf_reference import minao_fock, reference_blocks, reference_from_basis
 
 OH = [[0.0, 0.0, 0.0], [0.0, 0.1, 0.97]]
 
@@ -40,6 +43,16 @@ def test_a_molecule_of_the_basis_alone_has_the_same_h0(spin: Spin) -> None:
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
     assert found.hermitian_residual()[0] == 0.0
     assert found.spin is spin
+
+
+def test_fitted_labels_have_a_fitted_h0() -> None:
+    """The fitting basis goes by the orbitals' name: built from numbers alone it was another, 11 uEh off."""
+    mol = gto.M(atom="O 0 0 0; H 0 0.1 0.97; H 0.9 0 -0.2", basis="def2-svp", verbose=0)
+    basis, species = basis_of(mol)
+    expected = reference_blocks(minao_fock(mol, "pbe", 1, density_fit=True), basis, species, Spin.NONE)
+    grid = "level 1, density fit default"
+    found = reference_from_basis(structure_of(mol, species, basis), basis, Spin.NONE, "pbe", grid)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)  # as without a fit: 1e-9 of 500 eV
 
 
 def test_labels_keep_it_and_the_reader_finds_it(tmp_path: Path) -> None:
@@ -74,8 +87,11 @@ def test_what_has_no_such_h0_is_refused(tmp_path: Path) -> None:
     mol = gto.M(atom="O 0 0 0; H 0 0.1 0.97; H 0.9 0 -0.2", basis="sto-3g", verbose=0)
     basis, species = basis_of(mol)
     structure = structure_of(mol, species, basis)
-    with pytest.raises(PhysicsError, match="density fit"):
-        reference_from_basis(structure, basis, Spin.NONE, "pbe", "level 4, density fit default")
+    with pytest.raises(PhysicsError, match="give H0 from a file"):
+        reference_from_basis(structure, basis, Spin.NONE, "pbe", "level 4, density fit weigend")
+    nameless = OrbitalBasis(tuple(replace(kind, label=f"{kind.label}-mine") for kind in basis.species))
+    with pytest.raises(PhysicsError, match="default density fit, which goes by the name of the basis"):
+        reference_from_basis(structure, nameless, Spin.NONE, "pbe", "level 4, density fit default")
     periodic = AtomicStructure(
         structure.atomic_numbers, species, structure.positions, 9 * np.eye(3), np.ones(3, dtype=bool)
     )
