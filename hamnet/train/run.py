@@ -195,7 +195,9 @@ def make_split(config: Config, stores: StoreCollection, written: Path | None) ->
         return named_split(data.split, stores)
     split = random_split(names, data.validation_fraction, data.test_fraction, data.seed)
     wanted = max(1, round(data.train_fraction * len(names)))
-    if wanted >= len(split.train):
+    # fractions of one together leave nothing out, however they are rounded
+    whole = data.train_fraction + data.validation_fraction + data.test_fraction > 1 - 1e-9
+    if whole or wanted >= len(split.train):
         return split
     order = np.random.default_rng(data.seed).permutation(len(split.train))[:wanted]
     return Split(tuple(sorted(split.train[k] for k in order)), split.validation, split.test)

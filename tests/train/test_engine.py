@@ -20,10 +20,11 @@ from hamnet.config import Config, config_from_dict
 from hamnet.data.store_writer import StoreWriter
 from hamnet.errors import ConfigError
 from hamnet.nn.checkpoint import load_checkpoint
+from hamnet.nn.dataset import StoreCollection
 from hamnet.train import callbacks, fitting
 from hamnet.train.ensemble import train_ensemble
 from hamnet.train.module import HamiltonianModule
-from hamnet.train.run import train
+from hamnet.train.run import make_split, train
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +194,16 @@ def test_a_log_gets_lines_and_no_bar(
     assert "100 % of 2 epochs" in told[-1]
     assert "validation" in told[-1]
     assert "it/s" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("train_fraction", "used"), [(0.5, 5), (0.4, 4)])
+def test_fractions_of_one_together_use_every_calculation(
+    store: Path, tmp_path: Path, train_fraction: float, used: int
+) -> None:
+    config = small_config(store, tmp_path / "run")
+    parts = {"train_fraction": train_fraction, "validation_fraction": 0.25, "test_fraction": 0.25}
+    config = config.model_copy(update={"data": config.data.model_copy(update=parts)})
+    stores = StoreCollection([store])
+    split = make_split(config, stores, None)
+    stores.close()
+    assert len(split.train) + len(split.validation) + len(split.test) == used
