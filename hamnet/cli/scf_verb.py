@@ -13,9 +13,19 @@ if TYPE_CHECKING:
     from hamnet.predict.scf_run import ScfFailure, ScfRun
 
 
+HELP = """Run PySCF's SCF from the predicted density, in the functional and basis of the training data.
+
+Where the prediction is no good, the SCF starts from minao: at most one Fock build more than plain PySCF, two with
+another --xc than the model's where that has network.baseline=reference. A molecule that cannot be run is named,
+the others are run, and the exit code is 1.
+
+Example: hamnet scf run/model.ckpt water.xyz -o scf --compare
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb to the command."""
-    app.command("scf", no_args_is_help=True)(scf)
+    app.command("scf", no_args_is_help=True, help=HELP)(scf)
 
 
 def scf(
@@ -29,14 +39,7 @@ def scf(
     compare: Annotated[bool, typer.Option("--compare", help="Run plain PySCF, from minao, beside it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run PySCF's SCF from the predicted density, in the functional and basis of the training data.
-
-    Where the prediction is no good, the SCF starts from minao: at most one Fock build more than plain PySCF, two with
-    another --xc than the model's where that has network.baseline=reference. A molecule that cannot be run is named,
-    the others are run, and the exit code is 1.
-
-    Example: hamnet scf run/model.ckpt water.xyz -o scf --compare
-    """
+    """The SCF of each molecule, a line each; see the help."""
     import hamnet
     from hamnet.errors import HamnetError
     from hamnet.predict.scf_run import run_frames

@@ -259,14 +259,18 @@ def run_frames(
             on_failure(failures[-1])
         else:
             on_run(runs[-1])
+    _refuse_unfinished(runs, failures, settings)
+    return runs
+
+
+def _refuse_unfinished(runs: Sequence[ScfRun], failures: Sequence[ScfFailure], settings: ScfSettings) -> None:
     if failures:
         told = "; ".join(f"{failure.name}: {failure.error}" for failure in failures[:NAMED])
-        raise type(failures[0].error)(f"{len(failures)} of {len(frames)} could not be run: {told}")
+        raise type(failures[0].error)(f"{len(failures)} of {len(failures) + len(runs)} could not be run: {told}")
     stopped = [run.name for run in runs if not run.converged]
     if stopped:
         raise ConvergenceError(
-            f"{len(stopped)} of {len(runs)} did not converge in {max_cycle} cycles (conv_tol {conv_tol:g}): "
-            f"{', '.join(stopped[:NAMED])}; the last cycle is in the chkfile: go on from it, or allow more with "
-            "--max-cycle"
+            f"{len(stopped)} of {len(runs)} did not converge in {settings.max_cycle} cycles (conv_tol "
+            f"{settings.conv_tol:g}): {', '.join(stopped[:NAMED])}; the last cycle is in the chkfile: go on from it, "
+            "or allow more with --max-cycle"
         )
-    return runs

@@ -116,9 +116,7 @@ def select(
     _check_request(output, [name for name, _ in structures])
     _spare_inputs(output, [*models, *inputs])
     predictor = load_models(models, device)
-    # another model's rows would be taken for this one's
-    models_key = hashlib.sha256(" ".join(member.checkpoint.sha256 for member in predictor.parts).encode()).hexdigest()
-    part = output.with_suffix(f".{models_key[:12]}.part.csv")
+    part = _part_file(output, predictor)
     chosen: Measure = measure or ("spread" if isinstance(predictor, Ensemble) else "commutator")
     if chosen == "spread":
         rows, builds = _by_spread(predictor, structures, on_line)
@@ -133,6 +131,12 @@ def select(
     write_top(output.with_suffix(".extxyz"), ranking, dict(structures), top)
     part.unlink(missing_ok=True)
     return ranking
+
+
+def _part_file(output: Path, predictor: Predictor) -> Path:
+    """Named by the models: another one's rows would be taken for this one's."""
+    key = hashlib.sha256(" ".join(member.checkpoint.sha256 for member in predictor.parts).encode()).hexdigest()
+    return output.with_suffix(f".{key[:12]}.part.csv")
 
 
 def _check_request(output: Path, names: Sequence[str]) -> None:
