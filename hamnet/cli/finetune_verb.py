@@ -47,12 +47,12 @@ def finetune(
 
     Example: hamnet finetune run/model.ckpt --unlabelled new.extxyz -o run2 data.store=water.h5
     """
+    from hamnet.predict.ensemble import model_file
     from hamnet.predict.structures import read_structures
     from hamnet.train.unlabelled import Unlabelled, UnlabelledSettings, unlabelled_config
-    from hamnet.train.unlabelled_start import starting_model
 
     reporter = Reporter(as_json)
-    start = starting_model(model)
+    start = model_file(model)
     config, labelled = unlabelled_config(start, output, overrides or [])
     settings = UnlabelledSettings(rounds, target.value, keep, rehearsal)
     try:

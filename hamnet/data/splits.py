@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hamnet.core.files import whole_file
+from hamnet.core.files import write_json
 from hamnet.errors import ConfigError
 
 PARTS = ("train", "validation", "test")
@@ -60,8 +60,7 @@ class Split:
 
     def write(self, path: str | Path) -> None:
         """JSON file {"train": [names], "validation": [...], "test": [...]}."""
-        with whole_file(Path(path)) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(Path(path), asdict(self))
 
 
 def random_split(names: Sequence[str], validation: float, test: float, seed: int = 0) -> Split:

@@ -156,6 +156,19 @@ def model_files(path: Path) -> list[Path]:
     return found
 
 
+def model_file(path: Path) -> Path:
+    """The one checkpoint meant by a path: a file, or the folder of the training that wrote it.
+
+    Raises:
+        ConfigError: a folder of several models.
+        FormatError: a folder of none.
+    """
+    found = model_files(path)
+    if len(found) > 1:
+        raise ConfigError(f"{path} holds {len(found)} models and one is wanted here: name one, as {found[0]}")
+    return found[0]
+
+
 def models_and_structures(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The first path and all further checkpoints; the others.
 

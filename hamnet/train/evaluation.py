@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 
 from hamnet.core.calculation import Calculation, Provenance
-from hamnet.core.files import whole_file
+from hamnet.core.files import write_json
 from hamnet.core.spin import Spin
 from hamnet.data.splits import PARTS
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import Checkpoint, as_spinor, load_checkpoint
 from hamnet.nn.dataset import StoreCollection, to_basis
-from hamnet.predict.ensemble import model_files
+from hamnet.predict.ensemble import model_file
 from hamnet.predict.evaluate import evaluate as predict_matrix
 from hamnet.predict.predictor import Predictor
 from hamnet.train.label_noise import label_noise
@@ -153,10 +152,7 @@ def evaluate(
     """
     if part not in PARTS:
         raise ConfigError(f"there is no part {part!r}: choose one of {', '.join(PARTS)}")
-    files = model_files(model)
-    if len(files) > 1:
-        raise ConfigError(f"{model} holds {len(files)} models: evaluate one, as {files[0]}")
-    checkpoint = load_checkpoint(files[0])
+    checkpoint = load_checkpoint(model_file(model))
     collection = StoreCollection(stores)
     try:
         names = (
@@ -196,6 +192,5 @@ def write_evaluation(result: Evaluation, checkpoint: Checkpoint, output: Path) -
         "structures": result.structures,
         "shell_pairs": [asdict(entry) for entry in result.shell_pairs],
     }
-    with whole_file(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(output / "metrics.json", content)
     draw_error_map(result.shell_pairs, checkpoint.basis, output / "error_map.png")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hamnet.config import Config, overridden
+from hamnet.core.files import write_json
 from hamnet.data.splits import Split
 from hamnet.data.store import Store
 from hamnet.errors import ConfigError
@@ -29,7 +30,7 @@ from hamnet.train.evaluation import evaluate_calculations, readers
 from hamnet.train.fitting import RESUME_ADVICE, replace_metadata
 from hamnet.train.replay import KEEP, PREFIX, Replay, Target, references_of
 from hamnet.train.run import make_split, train
-from hamnet.train.unlabelled_start import begun_with, same_run, write_json
+from hamnet.train.unlabelled_start import begun_with, same_run
 from hamnet_preprocess.pyscf_fock import FockBuilder, Method
 
 ROUND_SEED = 7919

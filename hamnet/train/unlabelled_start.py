@@ -10,28 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hamnet.config import Config
-from hamnet.core.files import whole_file
+from hamnet.core.files import write_json
 from hamnet.errors import ConfigError
-from hamnet.predict.ensemble import model_files
 from hamnet.predict.structures import geometry_hash
 
 FREE_KEYS = frozenset({"output", "device", "devices", "threads", "workers", "log_every", "progress"})
 """Keys of the training section that may change before a run goes on: they do not touch the result but by rounding."""
 MOST_NAMED = 3
 """Structures that a message names."""
-
-
-def starting_model(path: Path) -> Path:
-    """The checkpoint meant by a path: a file, or the folder of the training that wrote it.
-
-    Raises:
-        ConfigError: a folder of several models.
-        FormatError: a folder of none.
-    """
-    found = model_files(path)
-    if len(found) > 1:
-        raise ConfigError(f"{path} holds {len(found)} models and one is taught at a time: name one, as {found[0]}")
-    return found[0]
 
 
 def begun_with(
@@ -125,9 +111,3 @@ def _structures(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def _some(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON file, whole or absent."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

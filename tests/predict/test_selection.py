@@ -27,6 +27,7 @@ from hamnet.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hamnet.nn.model import HamiltonianModel
 from hamnet.nn.prior import Baseline
 from hamnet.nn.statistics import fit_statistics
+from hamnet.predict.fock_check import MakeBuilder
 from hamnet.predict.selection import Ranked, Ranking, select, write_top
 from hamnet_preprocess.pyscf_basis import basis_of, molecule_calculation
 from hamnet_preprocess.pyscf_fock import FockBuilder, FockResult, Method, dense_of
@@ -112,19 +113,24 @@ def test_bad_structures_come_last_with_their_reason(model: Path, tmp_path: Path)
         select([model], bad, tmp_path / "none.csv")
 
 
-def test_a_killed_ranking_goes_on(model: Path, tmp_path: Path) -> None:
+def dying_at(number: int) -> MakeBuilder:
+    """Fock builders, until Ctrl-C comes at this one."""
     count = 0
 
-    def dying(structure: AtomicStructure, *rest: Any) -> FockBuilder:
+    def build(structure: AtomicStructure, *rest: Any) -> FockBuilder:
         nonlocal count
         count += 1
-        if count == 3:
+        if count == number:
             raise KeyboardInterrupt
         return FockBuilder(structure, *rest)
 
+    return build
+
+
+def test_a_killed_ranking_goes_on(model: Path, tmp_path: Path) -> None:
     whole = select([model], pool(), tmp_path / "whole.csv")
     with pytest.raises(KeyboardInterrupt):
-        select([model], pool(), tmp_path / "ranked.csv", make_builder=dying)
+        select([model], pool(), tmp_path / "ranked.csv", make_builder=dying_at(3))
     again = select([model], pool(), tmp_path / "ranked.csv")
     assert again.builds == 3
     assert [row.name for row in again.rows] == [row.name for row in whole.rows]
@@ -134,17 +140,8 @@ def test_a_killed_ranking_goes_on(model: Path, tmp_path: Path) -> None:
 
 def test_a_structure_that_was_edited_after_a_kill_is_ranked_anew(model: Path, tmp_path: Path) -> None:
     """The others keep what was built for them."""
-    count = 0
-
-    def dying(structure: AtomicStructure, *rest: Any) -> FockBuilder:
-        nonlocal count
-        count += 1
-        if count == 3:
-            raise KeyboardInterrupt
-        return FockBuilder(structure, *rest)
-
     with pytest.raises(KeyboardInterrupt):
-        select([model], pool(), tmp_path / "ranked.csv", make_builder=dying)
+        select([model], pool(), tmp_path / "ranked.csv", make_builder=dying_at(3))
     edited = pool()
     edited[0] = ("w0", Atoms("OHH", WATER * 1.15))
     again = select([model], edited, tmp_path / "ranked.csv")

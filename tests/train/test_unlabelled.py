@@ -24,12 +24,12 @@ from hamnet.data.store import Store
 from hamnet.errors import ConfigError, PhysicsError
 from hamnet.nn.checkpoint import load_checkpoint
 from hamnet.predict.coulomb_relaxation import pulay, relax_coulomb
+from hamnet.predict.ensemble import model_file
 from hamnet.predict.fock_check import fock_check, method_of
 from hamnet.predict.fock_log import FockLog, FockRow
 from hamnet.predict.predictor import Predictor
 from hamnet.train.run import TrainResult, train
 from hamnet.train.unlabelled import Unlabelled, UnlabelledResult, UnlabelledSettings, unlabelled_config
-from hamnet.train.unlabelled_start import starting_model
 from hamnet_preprocess.pyscf_fock import FockBuilder, FockResult, Method, commutator, dense_of, density_of
 
 
@@ -357,12 +357,12 @@ def test_the_time_of_one_is_told_after_the_first_that_succeeds(model: Path, tmp_
 
 
 def test_a_run_folder_stands_for_its_model(model: Path, tmp_path: Path) -> None:
-    assert starting_model(model.parent) == starting_model(model) == model
+    assert model_file(model.parent) == model_file(model) == model
     for k in range(2):
         (tmp_path / str(k)).mkdir()
         shutil.copy(model, tmp_path / str(k) / "model.ckpt")
     with pytest.raises(ConfigError, match=r"holds 2 models .* name one, as .*0/model\.ckpt"):
-        starting_model(tmp_path)
+        model_file(tmp_path)
 
 
 def test_verb(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
